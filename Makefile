@@ -1,0 +1,54 @@
+# Needs Go and bash; everything else is installed or skipped with a reason by the scripts in .github/scripts.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+scripts := .github/scripts
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 20s
+ENGINES ?= default current
+export FUZZTIME VERSION
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## bin/agent-sandbox, with the guest inside it
+	@$(scripts)/build
+
+.PHONY: docker
+docker: ## an engine that answers: the one that is there, else installed and started
+	@$(scripts)/docker
+
+.PHONY: image
+image: docker ## the agent image, agent-sandbox:dev
+	@$(scripts)/image
+
+.PHONY: demo
+demo: build image ## a scripted agent mends a real project: run, diff, apply
+	@$(scripts)/demo
+
+.PHONY: test
+test: build ## all tests; without an engine the fast ones
+	@$(scripts)/test fast default
+
+.PHONY: test-engines
+test-engines: build ## the tests that need an engine, on ENGINES: default, current
+	@$(scripts)/test $(ENGINES)
+
+.PHONY: bench
+bench: build image ## start-up and extraction against docker run, in one table
+	@$(scripts)/bench
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME
+	@$(scripts)/fuzz
+
+.PHONY: lint
+lint: ## gofumpt, go vet, staticcheck, go mod tidy
+	@$(scripts)/lint
+
+.PHONY: clean
+clean: ## what was built in the tree; images and the cache stay
+	rm -rf bin var runner/engine/embedded/*.gz

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner"
+	"github.com/org/agent-sandbox/runner/event"
+)
+
+// runFlags are the flags of run and shell.
+type runFlags struct {
+	image, policy, workspace, agent string
+	timeout                         time.Duration
+	tty, dryRun, json, locked       bool
+	verbose                         bool
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var f runFlags
+	c := &cobra.Command{
+		Use:   "run [flags] -- COMMAND [ARG...]",
+		Short: "Run a command in the sandbox",
+		Long: `run starts the command in a sandbox of the project: the git repository or the directory
+with a policy that the current directory is in. It streams the command's output and ends
+with its exit status. What it changed is kept for "diff" and "apply".
+
+Exit status: the command's own; 124 when the policy's time limit ended it; 125 when
+agent-sandbox failed or refused; 126 and 127 when the command could not be started or was
+not found; 2 for wrong usage or an invalid policy.`,
+		Example: `  agent-sandbox run -- npm test
+  agent-sandbox run -t -- bash
+  agent-sandbox run --dry-run --json -- make`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runTask(cmd.Context(), f, args) },
+	}
+	f.register(c)
+	c.Flags().BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	c.Flags().SetInterspersed(false)
+	return c
+}
+
+func (a *app) shellCommand() *cobra.Command {
+	f := runFlags{tty: true}
+	c := &cobra.Command{
+		Use:   "shell [flags]",
+		Short: "Look around in the sandbox: run -t -- bash",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.runTask(cmd.Context(), f, []string{"bash"}) },
+	}
+	f.register(c)
+	return c
+}
+
+func (f *runFlags) register(c *cobra.Command) {
+	flags := c.Flags()
+	flags.StringVar(&f.image, "image", "", "image to run, instead of the policy's")
+	flags.StringVar(&f.policy, "policy", "", "policy file, instead of the project's "+policyFile)
+	flags.StringVar(&f.workspace, "workspace", "", "project directory, instead of the one around the current directory")
+	flags.StringVar(&f.agent, "agent", "", "agent kit to run the task with")
+	flags.DurationVar(&f.timeout, "timeout", 0, "time limit, if shorter than the policy's")
+	flags.BoolVar(&f.locked, "locked", false, "refuse an image that the lock file does not name")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "decide everything, print the plan, run nothing")
+	flags.BoolVar(&f.json, "json", false, "print the result (or the plan) as JSON on stdout; the command's output goes to stderr")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show each refusal as it happens")
+}
+
+// runTask is `run`. Every failure before the task runs has exit status 125, but for what the caller got wrong.
+func (a *app) runTask(ctx context.Context, f runFlags, argv []string) error {
+	cfg, err := a.runConfig(f, argv)
+	if err != nil {
+		return failure(err)
+	}
+	defer cfg.Store.Close()
+	if f.dryRun {
+		return failure(a.dryRun(ctx, cfg, f))
+	}
+	stdout := a.stdout
+	if f.json {
+		stdout = a.stderr
+	}
+	cfg.Stdin, cfg.Stdout, cfg.Stderr = a.stdin, stdout, a.stderr
+	if f.tty {
+		restore, err := a.rawTerminal(ctx, &cfg)
+		if err != nil {
+			return failure(err)
+		}
+		defer restore()
+	}
+	result, runErr := a.execute(ctx, cfg, f)
+	if f.json {
+		if err := writeJSON(a.stdout, result.Summary); err != nil {
+			return failure(errors.Join(runErr, err))
+		}
+	}
+	if runErr != nil && !f.json {
+		return failure(untold(result.Summary, runErr))
+	}
+	if runErr != nil {
+		return failure(runErr)
+	}
+	if result.ExitCode != 0 {
+		return &statusError{code: result.ExitCode}
+	}
+	return nil
+}
+
+// untold is what the summary on the terminal has not said about a failure: the hint, if the reason was all.
+func untold(s event.Summary, err error) error {
+	text, hint, hinted := strings.Cut(withHint(err.Error(), err), "\nhint: ")
+	switch {
+	case s.Reason == "" || !strings.HasPrefix(s.Reason, text):
+		return err
+	case hinted:
+		return &statusError{exitFailure, errors.New("hint: " + hint)}
+	}
+	return &statusError{code: exitFailure}
+}
+
+// execute runs the task under the terminal's eyes.
+func (a *app) execute(ctx context.Context, cfg runner.Config, f runFlags) (runner.Result, error) {
+	if f.json {
+		return runner.Run(ctx, cfg)
+	}
+	t := &lateTerminal{cfg: event.TerminalConfig{
+		W: a.stderr, Terminal: a.isTerminal(a.stderr), Color: a.color(a.stderr), Verbose: f.verbose,
+	}}
+	cfg.Handlers = append(cfg.Handlers, t)
+	result, err := runner.Run(ctx, cfg)
+	// What the terminal could not show is in the record.
+	_ = t.Close()
+	return result, err
+}
+
+// lateTerminal is an event.Terminal that begins with the first event: only that tells the run's id.
+type lateTerminal struct {
+	cfg      event.TerminalConfig
+	terminal *event.Terminal
+}
+
+// Handle implements event.Handler: it is never called twice at once.
+func (t *lateTerminal) Handle(env event.Envelope) error {
+	if t.terminal == nil {
+		t.terminal = event.NewTerminal(t.cfg, env.Run)
+	}
+	return t.terminal.Handle(env)
+}
+
+// Close is called when the run is over.
+func (t *lateTerminal) Close() error {
+	if t.terminal == nil {
+		return nil
+	}
+	return t.terminal.Close()
+}
+
+// runConfig gathers what the flags and the environment say.
+func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
+	if len(argv) == 0 {
+		return runner.Config{}, usage("no command\nhint: agent-sandbox run -- COMMAND [ARG...]")
+	}
+	if f.agent != "" {
+		return runner.Config{}, usage("--agent: this version has no agent kits yet\nhint: name the agent's command after --")
+	}
+	if f.locked {
+		return runner.Config{}, usage("--locked: this version has no lock file yet\nhint: name the image by its id or digest with --image")
+	}
+	project, sub, err := a.project(f.workspace)
+	if err != nil {
+		return runner.Config{}, err
+	}
+	p, err := a.policy(f.policy, project)
+	if err != nil {
+		return runner.Config{}, err
+	}
+	if f.timeout < 0 || f.timeout > p.Resources.Timeout {
+		return runner.Config{}, usage("--timeout: %s is not between 0 and the policy's %s\nhint: raise resources.timeout in the policy", f.timeout, p.Resources.Timeout)
+	}
+	if err := supported(p); err != nil {
+		return runner.Config{}, err
+	}
+	eng, err := a.engineConfig()
+	if err != nil {
+		return runner.Config{}, err
+	}
+	store, err := a.store()
+	if err != nil {
+		return runner.Config{}, err
+	}
+	return runner.Config{
+		Version: version, Argv: argv, Project: project, Subdir: sub, Image: imageOf(f, p), Timeout: f.timeout,
+		Policy: p, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
+	}, nil
+}
+
+// imageOf is what --image names, else the policy's image, else the program's default.
+func imageOf(f runFlags, p *policy.Policy) string {
+	switch {
+	case f.image != "":
+		return f.image
+	case p.Image.Reference != "":
+		return p.Image.Reference
+	default:
+		return defaultImage
+	}
+}
+
+// supported refuses a policy that asks for what this version can't do: running it without would be a silent promise.
+func supported(p *policy.Policy) error {
+	if problems := policy.Unsupported(p, features()); len(problems) > 0 {
+		return problems
+	}
+	return nil
+}
+
+// features are the mechanisms that this version has.
+func features() policy.Features { return policy.Features{} }
+
+// dryRun prints the plan.
+func (a *app) dryRun(ctx context.Context, cfg runner.Config, f runFlags) error {
+	plan, err := runner.DryRun(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		return writeJSON(a.stdout, plan)
+	}
+	return printPlan(a.stdout, plan)
+}
+
+// failure gives err the exit status of a failure of ours, unless it has one.
+func failure(err error) error {
+	var s *statusError
+	var problems policy.Problems
+	if err == nil || errors.As(err, &s) || errors.As(err, &problems) {
+		return err
+	}
+	return &statusError{exitFailure, err}
+}
+
+// writeJSON prints v for machines.
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// readLimited reads a file of at most limit bytes and the first one beyond, so that whoever parses it can tell.
+func readLimited(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return b, nil
+}

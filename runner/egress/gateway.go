@@ -1,0 +1,174 @@
+package egress
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/org/agent-sandbox/policy"
+)
+
+// Config is what a [Gateway] is made from.
+type Config struct {
+	// Policy decides everything; required. Its bundles are expanded by New.
+	Policy *policy.Policy
+	// Proxy is the company's proxy for the runner's own dials; zero for none.
+	Proxy Proxy
+	// CAs are PEM files with further roots to trust beside the system's, such as those of a company's proxy.
+	CAs [][]byte
+	// Recorder takes what happens; required.
+	Recorder Recorder
+	// Limits bound what the policy leaves open; zero fields mean the defaults.
+	Limits Limits
+}
+
+// Limits bound the connections of one run.
+type Limits struct {
+	Connections int           // carried at once; more are refused. Default 4096
+	Opening     time.Duration // from the connection until its first bytes, or a request's head, are complete. Default 15 s
+	Connect     time.Duration // for look-up and dial, where the policy sets none. Default 10 s
+	Idle        time.Duration // without traffic, where the policy sets none. Default 30 min: models think for long
+	Records     int           // connections recorded one by one; the rest are totals for each host. Default 2000
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		Connections: cmp.Or(l.Connections, 4096),
+		Opening:     cmp.Or(l.Opening, 15*time.Second),
+		Connect:     cmp.Or(l.Connect, 10*time.Second),
+		Idle:        cmp.Or(l.Idle, 30*time.Minute),
+		Records:     cmp.Or(l.Records, 2000),
+	}
+}
+
+// Gateway decides and carries the connections of one run. It is safe for concurrent use.
+type Gateway struct {
+	policy  *policy.Policy // expanded
+	names   *names
+	journal *journal
+	proxy   *upstreamProxy
+	limits  Limits
+	run     *allowance
+	rules   map[*policy.Rule]*allowance // by the addresses of policy.Network.Allow's items; not changed after New
+	buffers sync.Pool
+
+	// Tests put other functions here; New sets the host's own resolver and dialer.
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+
+	mu      sync.Mutex // guards what follows
+	closed  bool
+	carried map[*connection]context.CancelCauseFunc
+	serving sync.WaitGroup // Add only with mu held and closed false
+}
+
+// New makes a gateway. The error is a [policy.Problems] when the policy asks for what this version can't do, each by name
+// and place: rules on requests and credentials need interception, discovered bundles need a discovery.
+func New(cfg Config) (*Gateway, error) {
+	if cfg.Policy == nil || cfg.Recorder == nil {
+		return nil, errors.New("egress: a policy and a recorder are required")
+	}
+	expanded, problems := cfg.Policy.Expand()
+	if problems = append(problems, unsupported(cfg.Policy)...); len(problems) > 0 {
+		slices.SortStableFunc(problems, func(a, b policy.Problem) int { return cmp.Compare(a.Place.Line, b.Place.Line) })
+		return nil, problems
+	}
+	roots, err := trust(cfg.CAs)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		policy: expanded, names: newNames(expanded), limits: cfg.Limits.withDefaults(),
+		run: newAllowance(expanded.Network.Limits, "the run"), rules: map[*policy.Rule]*allowance{},
+		carried: map[*connection]context.CancelCauseFunc{},
+		lookup:  lookupHost,
+		dial:    (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
+	}
+	g.buffers.New = func() any { return new([largeBuffer]byte) }
+	g.journal = newJournal(cfg.Recorder, g.limits.Records)
+	for i := range expanded.Network.Allow {
+		rule := &expanded.Network.Allow[i]
+		g.rules[rule] = newAllowance(rule.Limits, rule.Host.String())
+	}
+	if g.proxy, err = newUpstreamProxy(cfg.Proxy, roots); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// unsupported names what needs interception.
+func unsupported(p *policy.Policy) policy.Problems {
+	var problems policy.Problems
+	add := func(place policy.Place, path, what, hint string) {
+		problems = append(problems, policy.Problem{Place: place, Path: path, Message: "this version can't " + what + " yet", Hint: hint})
+	}
+	list := func(path string, rules []policy.Rule) {
+		for i, rule := range rules {
+			if len(rule.HTTP) > 0 {
+				add(rule.Place, fmt.Sprintf("%s[%d].rules", path, i), "decide single requests", "remove the rules, and so allow or deny the whole host, or remove the entry")
+			}
+		}
+	}
+	list("network.allow", p.Network.Allow)
+	list("network.deny", p.Network.Deny)
+	for _, c := range p.Credentials {
+		add(c.Place, "credentials."+c.Name, "attach credentials", "remove the section")
+	}
+	return problems
+}
+
+// trust is the system's roots and the given ones.
+func trust(files [][]byte) (*x509.CertPool, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("egress: read the system's certificate authorities: %w", err)
+	}
+	for i, pem := range files {
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("egress: file %d of further certificate authorities has no certificate", i+1)
+		}
+	}
+	return roots, nil
+}
+
+// Close ends the connections that are carried, waits for them, and records the totals. Later calls of Connect refuse.
+func (g *Gateway) Close() error {
+	g.mu.Lock()
+	g.closed = true
+	for _, cancel := range g.carried {
+		cancel(broken(CodeEnded, "the run is over"))
+	}
+	g.mu.Unlock()
+	g.serving.Wait()
+	g.journal.flush()
+	return nil
+}
+
+// enter takes a place among the connections that are carried at once.
+func (g *Gateway) enter(c *connection, cancel context.CancelCauseFunc) *end {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.closed:
+		return refuse(CodeEnded, "the run is over")
+	case len(g.carried) >= g.limits.Connections:
+		return refuse(CodeBusy, fmt.Sprintf("%d connections are open, which is the limit", g.limits.Connections))
+	}
+	g.carried[c] = cancel
+	g.serving.Add(1)
+	return nil
+}
+
+func (g *Gateway) leave(c *connection) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.carried, c)
+	g.serving.Done()
+}

@@ -1,0 +1,71 @@
+package egress
+
+import (
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/org/agent-sandbox/policy"
+)
+
+// budget is a number of bytes that many connections share. It is safe for concurrent use.
+type budget struct {
+	limit policy.Bytes // zero: none
+	whose string
+	left  atomic.Int64
+}
+
+func newBudget(limit policy.Bytes, whose string) *budget {
+	b := &budget{limit: limit, whose: whose}
+	b.left.Store(int64(limit))
+	return b
+}
+
+// take grants n bytes or as many as are left.
+func (b *budget) take(n int) int {
+	if b.limit == 0 {
+		return n
+	}
+	for {
+		left := b.left.Load()
+		granted := min(int64(n), left)
+		if b.left.CompareAndSwap(left, left-granted) {
+			return int(granted)
+		}
+	}
+}
+
+// allowance holds the two budgets of one holder.
+type allowance struct{ up, down *budget }
+
+func newAllowance(l policy.Limits, whose string) *allowance {
+	return &allowance{newBudget(l.Upload, "upload limit of "+whose), newBudget(l.Download, "download limit of "+whose)}
+}
+
+// meter is the writing end of one direction: it counts, keeps to the budgets, and notes that something moved.
+type meter struct {
+	to      io.Writer
+	budgets []*budget
+	count   atomic.Int64
+	moved   *atomic.Int64 // nanoseconds since the connection's start
+	start   time.Time
+}
+
+// Write passes on what the budgets grant; the error for the rest names the budget that is used up.
+func (m *meter) Write(p []byte) (int, error) {
+	granted := len(p)
+	var over *budget
+	for _, b := range m.budgets {
+		if n := b.take(granted); n < granted {
+			granted, over = n, b
+		}
+	}
+	m.moved.Store(int64(time.Since(m.start)))
+	n, err := m.to.Write(p[:granted])
+	m.count.Add(int64(n))
+	if err == nil && over != nil {
+		err = broken(CodeByteLimit, fmt.Sprintf("the %s, %s, is used up", over.whose, over.limit))
+	}
+	return n, err
+}

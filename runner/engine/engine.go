@@ -1,0 +1,159 @@
+// Package engine is the only part of the program that talks to a container engine, through Docker's API. It creates
+// locked-down containers, moves bytes in and out of them, and finds and removes what a dead run left. It decides
+// nothing about the policy: a Spec says what to create, and what an engine can't give is an error.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/docker/docker/api/types/system"
+	"github.com/docker/docker/client"
+)
+
+// Label marks every object that we create in an engine; its value is the id of the run that created it.
+const Label = "agent-sandbox"
+
+// ErrUnavailable tells that no engine answers.
+var ErrUnavailable = errors.New("no container engine answers")
+
+// Config says which engine to use.
+type Config struct {
+	// Host is the engine's address as in DOCKER_HOST, such as unix:///var/run/docker.sock; empty for the default.
+	Host string
+	// CacheDir holds what was learned about images and engines; it can be deleted at any time.
+	CacheDir string
+}
+
+// Engine is a connection to a container engine.
+type Engine struct {
+	api   *client.Client
+	cache string
+	facts Facts
+}
+
+// Facts are what an engine says of itself.
+type Facts struct {
+	ID           string `json:"id"`
+	Version      string `json:"version"`
+	API          string `json:"api"`
+	Kernel       string `json:"kernel"`
+	OS           string `json:"os"`
+	Arch         string `json:"arch"`
+	Root         string `json:"root"`
+	Storage      string `json:"storage"`
+	CgroupDriver string `json:"cgroup_driver"`
+	Cgroup       string `json:"cgroup"` // "1" or "2"
+	// Runtime is the default OCI runtime, such as "runc".
+	Runtime string `json:"runtime"`
+	// Local: the engine runs on this host and sees its files under the same paths.
+	Local bool `json:"local"`
+	// UserNS: container root is not the host's root (rootless, or userns-remap).
+	UserNS  bool `json:"user_ns"`
+	Seccomp bool `json:"seccomp"`
+	// IPv6: the kernel has it. Known only of a local engine.
+	IPv6 bool `json:"ipv6"`
+	// MemoryLimit, PIDsLimit and CPULimit tell whether the kernel enforces them.
+	MemoryLimit bool `json:"memory_limit"`
+	PIDsLimit   bool `json:"pids_limit"`
+	CPULimit    bool `json:"cpu_limit"`
+}
+
+// Connect opens a connection and learns the engine's facts. The error wraps ErrUnavailable if nothing answers.
+func Connect(ctx context.Context, cfg Config) (*Engine, error) {
+	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
+	if cfg.Host != "" {
+		opts = append(opts, client.WithHost(cfg.Host))
+	}
+	api, err := client.NewClientWithOpts(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("container engine: %w", err)
+	}
+	info, err := api.Info(ctx)
+	if client.IsErrConnectionFailed(err) {
+		return nil, errors.Join(fmt.Errorf("%w at %s", ErrUnavailable, api.DaemonHost()), api.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("container engine at %s: %w", api.DaemonHost(), err), api.Close())
+	}
+	return &Engine{api: api, cache: cfg.CacheDir, facts: factsOf(info, api)}, nil
+}
+
+func factsOf(info system.Info, api *client.Client) Facts {
+	f := Facts{
+		ID: info.ID, Version: info.ServerVersion, API: api.ClientVersion(), Kernel: info.KernelVersion,
+		OS: info.OperatingSystem, Arch: goArch(info.Architecture), Root: info.DockerRootDir, Storage: info.Driver,
+		CgroupDriver: info.CgroupDriver, Cgroup: info.CgroupVersion, Runtime: info.DefaultRuntime,
+		MemoryLimit: info.MemoryLimit, PIDsLimit: info.PidsLimit, CPULimit: info.CPUCfsQuota,
+	}
+	for _, o := range info.SecurityOptions {
+		switch name, _, _ := strings.Cut(strings.TrimPrefix(o, "name="), ","); name {
+		case "rootless", "userns":
+			f.UserNS = true
+		case "seccomp":
+			f.Seccomp = true
+		}
+	}
+	f.Local = isLocal(info, api.DaemonHost())
+	if _, err := os.Stat("/proc/net/if_inet6"); err == nil {
+		f.IPv6 = f.Local
+	}
+	return f
+}
+
+// isLocal tells whether engine and runner share a file system. A socket alone proves nothing: it may lead out of a
+// container or into a virtual machine. The engine's host name, kernel and data directory must be ours too.
+func isLocal(info system.Info, host string) bool {
+	if runtime.GOOS != "linux" || !strings.HasPrefix(host, "unix://") {
+		return false
+	}
+	name, err := os.Hostname()
+	if err != nil || name != info.Name {
+		return false
+	}
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil || strings.TrimSpace(string(release)) != info.KernelVersion {
+		return false
+	}
+	_, err = os.Stat(info.DockerRootDir)
+	return err == nil
+}
+
+// goArch translates the kernel's name of an architecture to Go's.
+func goArch(machine string) string {
+	switch machine {
+	case "x86_64":
+		return "amd64"
+	case "aarch64":
+		return "arm64"
+	default:
+		return machine
+	}
+}
+
+// Facts returns what the engine says of itself.
+func (e *Engine) Facts() Facts { return e.facts }
+
+// Host is the engine's address.
+func (e *Engine) Host() string { return e.api.DaemonHost() }
+
+// Close ends the connection, if there is one.
+func (e *Engine) Close() error {
+	if e == nil {
+		return nil
+	}
+	return e.api.Close()
+}
+
+// SocketPath is the path of a host's Unix socket, empty if it is reached otherwise.
+func SocketPath(host string) string {
+	path, ok := strings.CutPrefix(host, "unix://")
+	if !ok {
+		return ""
+	}
+	return path
+}

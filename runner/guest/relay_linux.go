@@ -1,0 +1,163 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/agent-sandbox/runner/link"
+)
+
+// maxConnections bounds the connections that are relayed at once; more wait in the kernel's accept queue.
+const maxConnections = link.MaxStreams / 2
+
+// relay takes the agent's TCP connections and asks the runner about each.
+type relay struct {
+	session *link.Session
+	slots   chan struct{}
+	open    sync.WaitGroup
+	asking  sync.WaitGroup // connections that the runner has not answered
+
+	ender
+	listening sync.WaitGroup
+	listeners []*net.TCPListener
+}
+
+func newRelay(s *link.Session) *relay {
+	return &relay{session: s, slots: make(chan struct{}, maxConnections)}
+}
+
+// start serves a listener of TCP until it is closed, or finish has been called.
+func (r *relay) start(l net.Listener) {
+	tcp := l.(*net.TCPListener)
+	r.listeners = append(r.listeners, tcp)
+	r.listening.Go(func() { r.serve(tcp) })
+}
+
+// finish asks the runner about the connections that are still to be accepted, and then accepts no more.
+func (r *relay) finish() {
+	for _, l := range r.listeners {
+		r.end(l.SetDeadline)
+	}
+	r.listening.Wait()
+	waitFor(&r.asking)
+}
+
+// serve accepts until l is closed.
+func (r *relay) serve(l *net.TCPListener) {
+	for {
+		r.deadline(l.SetDeadline, time.Time{})
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		if err != nil {
+			// Out of descriptors or memory: the agent's doing. Give it time to end some connections.
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		r.slots <- struct{}{}
+		r.open.Add(1)
+		r.asking.Add(1)
+		go func() {
+			defer func() { <-r.slots; r.open.Done() }()
+			r.handle(conn.(*net.TCPConn))
+		}()
+	}
+}
+
+// handle ends every connection that the runner does not allow with a reset, which programs report at once,
+// where a plain close would look like a server that hung up.
+func (r *relay) handle(conn *net.TCPConn) {
+	defer conn.Close()
+	stream, err := r.ask(conn)
+	r.asking.Done()
+	if err != nil {
+		_ = conn.SetLinger(0)
+		return
+	}
+	defer stream.Close()
+	if err := splice(conn, stream); err != nil {
+		_ = conn.SetLinger(0)
+	}
+}
+
+// ask opens a stream for conn and waits for the runner's yes.
+func (r *relay) ask(conn *net.TCPConn) (*link.Stream, error) {
+	addr, err := originalDestination(conn)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := r.session.Open(link.Header{Purpose: link.Connect, Addr: addr})
+	if err != nil {
+		return nil, err
+	}
+	answer, err := stream.ReadAnswer()
+	if err == nil && !answer.Allowed {
+		err = fmt.Errorf("refused: %s", answer.Reason)
+	}
+	if err != nil {
+		return nil, errors.Join(err, stream.Close())
+	}
+	return stream, nil
+}
+
+// splice copies both ways until both ends have closed, passing half-closes on.
+func splice(conn *net.TCPConn, stream *link.Stream) error {
+	up := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(stream, conn)
+		up <- errors.Join(err, stream.Close())
+	}()
+	_, down := io.Copy(conn, stream)
+	if down == nil {
+		down = conn.CloseWrite()
+	} else {
+		_ = conn.Close() // ends the other direction too
+	}
+	return errors.Join(down, <-up)
+}
+
+// originalDestination is where the agent dialled before netfilter redirected the connection here
+// (SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, linux/netfilter_ipv4.h).
+func originalDestination(conn *net.TCPConn) (netip.AddrPort, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	is6 := conn.LocalAddr().(*net.TCPAddr).IP.To4() == nil
+	var (
+		dst    netip.AddrPort
+		optErr error
+	)
+	err = raw.Control(func(fd uintptr) {
+		const originalDst = 80
+		if is6 {
+			var sa *unix.IPv6MTUInfo // the first field is a struct sockaddr_in6
+			if sa, optErr = unix.GetsockoptIPv6MTUInfo(int(fd), unix.IPPROTO_IPV6, originalDst); optErr == nil {
+				dst = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr.Addr), networkOrder(sa.Addr.Port))
+			}
+			return
+		}
+		// IPv6Mreq is 20 bytes; the kernel fills the 16 of a struct sockaddr_in.
+		var sa *unix.IPv6Mreq
+		if sa, optErr = unix.GetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IP, originalDst); optErr == nil {
+			b := sa.Multiaddr
+			dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), uint16(b[2])<<8|uint16(b[3]))
+		}
+	})
+	if err := errors.Join(err, optErr); err != nil {
+		return netip.AddrPort{}, fmt.Errorf("original destination: %w", err)
+	}
+	return dst, nil
+}
+
+// networkOrder converts a port as it lies in a struct sockaddr on a little-endian machine, which all our targets are.
+func networkOrder(port uint16) uint16 { return port<<8 | port>>8 }

@@ -1,0 +1,11 @@
+package main
+
+import "maps"
+
+func ops() map[string]operation {
+	all := map[string]operation{}
+	for _, part := range []map[string]operation{fileOps(), processOps(), selfOps(), bombOps(), networkOps(), netlinkOps()} {
+		maps.Copy(all, part)
+	}
+	return all
+}

@@ -1,0 +1,77 @@
+package link
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"time"
+)
+
+// errFlood ends a session whose peer sends more of what costs us than it has a reason to.
+var errFlood = errors.New("link: the peer floods the session")
+
+// The header of a yamux frame (https://github.com/hashicorp/yamux/blob/master/spec.md).
+const (
+	muxHeader   = 12 // bytes: version, type, flags (2), stream (4), length (4)
+	muxData     = 0  // the length is that of the payload which follows
+	muxPing     = 2
+	muxPingSYN  = 1 // asks for an answer
+	pingsAtOnce = 100
+)
+
+// guard reads what the guest sends, on its way to the multiplexer, which answers each ping in a goroutine of its own:
+// a guest that sends pings and takes no answers would fill the runner's memory. A true one asks every keepAlive.
+type guard struct {
+	io.ReadWriteCloser
+	head  [muxHeader]byte
+	have  int   // bytes of head
+	skip  int64 // bytes of payload before the next head
+	pings int
+	since time.Time
+}
+
+func newGuard(conn io.ReadWriteCloser) *guard {
+	return &guard{ReadWriteCloser: conn, since: time.Now()}
+}
+
+// Read implements io.Reader.
+func (g *guard) Read(b []byte) (int, error) {
+	n, err := g.ReadWriteCloser.Read(b)
+	if floodErr := g.look(b[:n]); floodErr != nil {
+		return 0, floodErr
+	}
+	return n, err
+}
+
+func (g *guard) look(b []byte) error {
+	for len(b) > 0 {
+		if g.skip > 0 {
+			n := min(g.skip, int64(len(b)))
+			g.skip -= n
+			b = b[n:]
+			continue
+		}
+		n := copy(g.head[g.have:], b)
+		g.have += n
+		b = b[n:]
+		if g.have == muxHeader {
+			g.have = 0
+			if err := g.frame(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (g *guard) frame() error {
+	switch flags := binary.BigEndian.Uint16(g.head[2:]); {
+	case g.head[1] == muxData:
+		g.skip = int64(binary.BigEndian.Uint32(g.head[8:]))
+	case g.head[1] == muxPing && flags&muxPingSYN != 0:
+		if g.pings++; g.pings > pingsAtOnce+int(time.Since(g.since)/keepAlive) {
+			return errFlood
+		}
+	}
+	return nil
+}

@@ -1,0 +1,168 @@
+// Package link is the protocol between the runner and the guest in the container: one yamux session over one
+// byte stream (the container's attached standard input and output).
+//
+// The guest opens every stream and says in its first frame what it is for; the runner answers. Whatever the
+// guest sends is untrusted: it is bounded here, decoded strictly, and never decides anything.
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/hashicorp/yamux"
+)
+
+// Purpose says what a stream carries after its header.
+type Purpose string
+
+// The purposes of streams.
+const (
+	Control Purpose = "control" // Frames in both directions; the first stream
+	Stdin   Purpose = "stdin"   // the agent's input, runner to guest
+	Stdout  Purpose = "stdout"  // the agent's output (everything, on a terminal), guest to runner
+	Stderr  Purpose = "stderr"  // the agent's error output, guest to runner
+	Connect Purpose = "connect" // one outgoing TCP connection: the runner sends an Answer, then bytes both ways
+	Resolve Purpose = "resolve" // one name look-up: the runner sends an Answer and closes
+)
+
+// Header is the first frame of every stream.
+type Header struct {
+	Purpose Purpose        `json:"purpose"`
+	Addr    netip.AddrPort `json:"addr,omitzero"`  // connect: the address that was dialled
+	Name    string         `json:"name,omitempty"` // resolve: the name, lower case, without the trailing dot
+	Type    string         `json:"type,omitempty"` // resolve: the record type, such as "A"
+}
+
+// Answer is the runner's reply to connect and resolve. The zero value refuses.
+type Answer struct {
+	Allowed bool   `json:"allowed"`
+	Reason  string `json:"reason,omitempty"`
+	// Addr is the synthetic address of an allowed name.
+	Addr netip.Addr `json:"addr,omitzero"`
+}
+
+// Arguments that tell the guest program to be something else than process 1.
+const (
+	ArgExec   = "exec"   // the process that becomes the agent
+	ArgXattrs = "xattrs" // a helper that prints the overlay attributes below a directory (package ovl)
+	ArgEmpty  = "empty"  // a helper that removes what the kernel left in an overlay's own directory (package ovl)
+)
+
+// GuestThreads is how many threads the guest has ready before the agent starts. They are processes of the container,
+// and come on top of the agent's own.
+const GuestThreads = 16
+
+const (
+	// keepAlive plus peerTimeout bounds how long a guest outlives a dead engine whose shim keeps its input open.
+	keepAlive   = 5 * time.Second
+	peerTimeout = 20 * time.Second
+	// headerTimeout bounds how long a stream may stay nameless.
+	headerTimeout = 10 * time.Second
+	// backlog is how many streams may wait to be accepted.
+	backlog = 256
+	// MaxStreams is how many streams a guest has a use for at once. Each may hold what the multiplexer lets a peer send
+	// before it is read, 256 KiB.
+	MaxStreams = 2048
+	// maxHeader bounds a stream's header in bytes: a name and an address.
+	maxHeader = 4 << 10
+)
+
+// Session is one end of the link.
+type Session struct{ mux *yamux.Session }
+
+// NewRunner makes the runner's end over conn and owns conn from then on.
+func NewRunner(conn io.ReadWriteCloser) (*Session, error) {
+	return wrap(yamux.Server(newGuard(conn), config()))
+}
+
+// NewGuest makes the guest's end over conn and owns conn from then on.
+func NewGuest(conn io.ReadWriteCloser) (*Session, error) {
+	return wrap(yamux.Client(conn, config()))
+}
+
+func wrap(mux *yamux.Session, err error) (*Session, error) {
+	if err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	return &Session{mux: mux}, nil
+}
+
+func config() *yamux.Config {
+	c := yamux.DefaultConfig()
+	c.AcceptBacklog = backlog
+	c.KeepAliveInterval = keepAlive
+	c.ConnectionWriteTimeout = peerTimeout
+	// The guest's half of a refused or slow connection must not end the whole session.
+	c.StreamOpenTimeout = 0
+	c.LogOutput = io.Discard
+	return c
+}
+
+// Stream is one stream of a session. Close ends the own direction, the peer can go on sending.
+type Stream struct {
+	*yamux.Stream
+}
+
+// Open opens a stream and sends its header.
+func (s *Session) Open(h Header) (*Stream, error) {
+	st, err := s.mux.OpenStream()
+	if err != nil {
+		return nil, fmt.Errorf("link: open %s: %w", h.Purpose, err)
+	}
+	if err := writeJSON(st, h); err != nil {
+		_ = st.Close()
+		return nil, fmt.Errorf("link: open %s: %w", h.Purpose, err)
+	}
+	return &Stream{st}, nil
+}
+
+// Accept waits for the next stream. Its header has not been read: see ReadHeader. The error is final: a peer that has
+// more than MaxStreams open, those included that we closed and it did not, loses its session.
+func (s *Session) Accept() (*Stream, error) {
+	st, err := s.mux.AcceptStream()
+	if err != nil {
+		return nil, err
+	}
+	if n := s.mux.NumStreams(); n > MaxStreams {
+		return nil, errors.Join(fmt.Errorf("%w: %d streams", errFlood, n), s.Close())
+	}
+	return &Stream{st}, nil
+}
+
+// ReadHeader reads the stream's header, for no longer than ten seconds.
+func (s *Stream) ReadHeader() (Header, error) { return s.readHeader(headerTimeout) }
+
+func (s *Stream) readHeader(limit time.Duration) (Header, error) {
+	if err := s.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return Header{}, err
+	}
+	var h Header
+	if err := readJSON(s, &h, maxHeader); err != nil {
+		return Header{}, err
+	}
+	return h, s.SetReadDeadline(time.Time{})
+}
+
+// WriteAnswer sends the runner's answer.
+func (s *Stream) WriteAnswer(a Answer) error { return writeJSON(s, a) }
+
+// ReadAnswer reads the runner's answer.
+func (s *Stream) ReadAnswer() (Answer, error) {
+	var a Answer
+	err := readJSON(s, &a, maxHeader)
+	return a, err
+}
+
+// Done is closed when the session has ended, whoever ended it.
+func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
+
+// Close ends the session, all its streams and the connection below.
+func (s *Session) Close() error { return s.mux.Close() }
+
+// IsClosed tells whether err means that the session, rather than one stream, has ended.
+func IsClosed(err error) bool {
+	return errors.Is(err, yamux.ErrSessionShutdown) || errors.Is(err, io.EOF)
+}

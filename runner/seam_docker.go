@@ -1,0 +1,23 @@
+//go:build docker
+
+package runner
+
+import "github.com/org/agent-sandbox/runner/engine"
+
+// seam lets the escape suite, which is in this package, leave protections out.
+type seam struct {
+	container engine.Weakened
+	unchecked bool // the agent is started whatever was measured
+	noDisk    bool // the disk is not guarded
+}
+
+func (s seam) weakened() engine.Weakened { return s.container }
+
+func (s seam) verdict(err error) error {
+	if s.unchecked {
+		return nil
+	}
+	return err
+}
+
+func (s seam) skipDisk() bool { return s.noDisk }

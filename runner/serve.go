@@ -1,0 +1,149 @@
+package runner
+
+import (
+	"io"
+	"net/netip"
+	"sync"
+
+	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/link"
+	"github.com/org/agent-sandbox/runner/runs"
+)
+
+// server answers the streams that the guest opens. All of it is untrusted: a stream that says something unexpected
+// is closed, and a second one of a kind that there is once is refused.
+type server struct {
+	run     *run
+	session *link.Session
+	control chan *link.Stream
+	outputs sync.WaitGroup
+	streams sync.WaitGroup
+	slots   chan struct{}
+	logs    *budget
+
+	mu   sync.Mutex // guards what follows
+	seen map[link.Purpose]bool
+	lost error // output that the caller could not be given
+}
+
+func newServer(r *run, s *link.Session) *server {
+	v := &server{
+		run: r, session: s, control: make(chan *link.Stream, 1),
+		slots: make(chan struct{}, link.MaxStreams), logs: &budget{left: r.plan.Output}, seen: map[link.Purpose]bool{},
+	}
+	// Both outputs count from the start, so that waiting for them can't begin before they do.
+	v.outputs.Add(1)
+	if !r.cfg.TTY {
+		v.outputs.Add(1)
+	}
+	v.streams.Go(v.accept)
+	return v
+}
+
+func (v *server) accept() {
+	for {
+		stream, err := v.session.Accept()
+		if err != nil {
+			v.abandonOutputs()
+			return
+		}
+		v.slots <- struct{}{}
+		v.streams.Go(func() {
+			defer func() { <-v.slots }()
+			v.serve(stream)
+		})
+	}
+}
+
+// abandonOutputs stops waiting for outputs that the guest never opened.
+func (v *server) abandonOutputs() {
+	for _, p := range []link.Purpose{link.Stdout, link.Stderr} {
+		if v.first(p) && (p == link.Stdout || !v.run.cfg.TTY) {
+			v.outputs.Done()
+		}
+	}
+}
+
+// first reports whether this is the first stream of its purpose.
+func (v *server) first(p link.Purpose) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	was := v.seen[p]
+	v.seen[p] = true
+	return !was
+}
+
+func (v *server) serve(stream *link.Stream) {
+	h, err := stream.ReadHeader()
+	if err != nil {
+		_ = stream.Close()
+		return
+	}
+	switch {
+	case h.Purpose == link.Connect:
+		v.connect(stream, h)
+	case h.Purpose == link.Resolve:
+		v.resolve(stream, h)
+	case h.Purpose == link.Stderr && v.run.cfg.TTY, !known(h.Purpose), !v.first(h.Purpose):
+		_ = stream.Close()
+	case h.Purpose == link.Control:
+		v.control <- stream
+	case h.Purpose == link.Stdin:
+		v.input(stream)
+	case h.Purpose == link.Stdout:
+		defer v.outputs.Done()
+		v.output(stream, v.run.cfg.Stdout, runs.StdoutFile)
+	case h.Purpose == link.Stderr:
+		defer v.outputs.Done()
+		v.output(stream, v.run.cfg.Stderr, runs.StderrFile)
+	}
+}
+
+// known are the purposes that there is one stream of. Nothing is remembered of any other.
+func known(p link.Purpose) bool {
+	return p == link.Control || p == link.Stdin || p == link.Stdout || p == link.Stderr
+}
+
+// connect decides one outgoing connection. There is no egress yet: whatever the policy says, nothing is dialled.
+func (v *server) connect(stream *link.Stream, h link.Header) {
+	defer stream.Close()
+	addr := h.Addr.Addr().Unmap()
+	verdict := v.run.cfg.Policy.Decide(policy.Request{Host: addr.String(), Port: h.Addr.Port()})
+	v.run.refusals.Connection(event.ConnectionRefused{
+		Proto: "tcp", Address: addr.String(), Port: h.Addr.Port(), Reason: verdict.Reason,
+	})
+	_ = stream.WriteAnswer(link.Answer{Reason: verdict.Reason})
+}
+
+// resolve decides one name.
+func (v *server) resolve(stream *link.Stream, h link.Header) {
+	defer stream.Close()
+	v.run.refusals.Name(event.NameRefused{Name: h.Name, Type: h.Type})
+	_ = stream.WriteAnswer(link.Answer{Reason: "not allowed"})
+}
+
+// refuse records traffic that the guest's kernel refused.
+func (r *run) refuse(p *link.Refused) {
+	if !p.Addr.IsValid() {
+		r.refusals.Unlisted(p.Count)
+		return
+	}
+	r.refusals.Connections(event.ConnectionRefused{
+		Proto: p.Proto, Address: printableAddr(p.Addr.Addr()), Port: p.Addr.Port(), Reason: "only TCP can leave the sandbox",
+	}, max(p.Count, 1))
+}
+
+func printableAddr(a netip.Addr) string { return a.WithZone("").Unmap().String() }
+
+// input copies the caller's input to the agent. It is not waited for: a read of a terminal can't be interrupted.
+func (v *server) input(stream *link.Stream) {
+	go func() {
+		if v.run.cfg.Stdin != nil {
+			_, _ = io.Copy(struct{ io.Writer }{stream}, v.run.cfg.Stdin)
+		}
+		_ = stream.Close()
+	}()
+}
+
+func (r *run) warn(message string) { r.rec.Emit(event.Warning{Message: message}) }

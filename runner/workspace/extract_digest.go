@@ -1,0 +1,169 @@
+package workspace
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// source is a file or symlink to read for the nodes that are in want of its digest.
+type source struct {
+	root  *os.Root
+	path  string
+	ours  bool // in the run's state: permissions may be changed to read it
+	nodes []*Node
+	of    []*entry // of each node
+
+	sum  string // what reading gave
+	size int64
+	link string
+	err  error
+}
+
+// digest fills in the digests and symlink targets of all entries.
+func (w *layers) digest(ctx context.Context) error {
+	var all []*source
+	lower := make(map[string]*source) // so that a renamed file is read once
+	fromProject := func(path string, n *Node, e *entry) {
+		s := lower[path]
+		if s == nil {
+			s = &source{root: w.lower, path: path}
+			lower[path] = s
+			all = append(all, s)
+		}
+		s.want(n, e)
+	}
+	for path, e := range w.delta.entries {
+		if e.old != nil {
+			fromProject(path, e.old, e)
+		}
+		if e.new != nil && e.origin != "" {
+			fromProject(e.origin, e.new, e)
+		} else if e.new != nil {
+			s := &source{root: w.state, path: "upper/" + path, ours: true}
+			s.want(e.new, e)
+			all = append(all, s)
+		}
+	}
+	return digestAll(ctx, all)
+}
+
+func (s *source) want(n *Node, e *entry) {
+	s.nodes, s.of = append(s.nodes, n), append(s.of, e)
+}
+
+// digestAll reads in parallel, and then fills in the nodes, which may share entries.
+func digestAll(ctx context.Context, all []*source) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	buffers := make(chan []byte, runtime.GOMAXPROCS(0))
+	for range cap(buffers) {
+		buffers <- make([]byte, 128<<10)
+	}
+	for _, s := range all {
+		if s.nodes[0].Type != File && s.nodes[0].Type != Symlink {
+			continue
+		}
+		g.Go(func() error {
+			buf := <-buffers
+			defer func() { buffers <- buf }()
+			s.read(ctx, buf)
+			return ctx.Err()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if err := s.fill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *source) read(ctx context.Context, buf []byte) {
+	if s.nodes[0].Type == Symlink {
+		s.link, s.err = s.root.Readlink(s.path)
+		return
+	}
+	s.sum, s.size, s.err = hashFile(ctx, s.root, s.path, buf)
+	if s.ours && errors.Is(s.err, fs.ErrPermission) {
+		if s.err = s.root.Chmod(s.path, 0o600); s.err == nil {
+			s.sum, s.size, s.err = hashFile(ctx, s.root, s.path, buf)
+		}
+	}
+}
+
+// fill completes the nodes. A file of the host that can't be read, or is another since it was listed, has no
+// digest to hold a patch or an apply to: it is recorded and not applied.
+func (s *source) fill() error {
+	if s.err != nil && s.ours {
+		return s.err
+	}
+	for i, n := range s.nodes {
+		switch {
+		case s.err != nil:
+			*n = Node{Type: Other, Mode: n.Mode}
+			s.of[i].reject = "the host's file can't be read"
+		case n.Type == Symlink:
+			n.setTarget(s.link)
+		case n.Type == File:
+			n.SHA256, n.Size = s.sum, s.size
+		}
+	}
+	return nil
+}
+
+var errNotRegular = errors.New("not a regular file any more")
+
+// hashFile gives the digest and the length of a regular file. It never waits for the other end of a FIFO.
+func hashFile(ctx context.Context, root *os.Root, path string, buf []byte) (sum string, size int64, err error) {
+	f, err := openRegular(root, path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err = io.CopyBuffer(onlyWriter{h}, contextReader{ctx, f}, buf)
+	return hex.EncodeToString(h.Sum(nil)), size, err
+}
+
+func openRegular(root *os.Root, path string) (*os.File, error) {
+	f, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "read", Path: path, Err: errNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+type onlyWriter struct{ io.Writer }
+
+// contextReader ends at a cancelled context, so that a huge file does not hold up an interrupt.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
