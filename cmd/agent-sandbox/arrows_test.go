@@ -43,6 +43,7 @@ func arrows() map[string][]string {
 		"runner/link":          {"github.com/hashicorp/yamux"},
 		"runner/workspace/ovl": {"golang.org/x/sys"},
 		"runner/event":         nil,
+		"runner/secret":        nil,
 		"policy":               {"go.yaml.in/yaml/v4", "golang.org/x/net"},
 
 		// Programs of tests, which are built as programs.
