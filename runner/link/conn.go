@@ -57,8 +57,8 @@ type Conn struct {
 	send    func(Frame) error
 	onReset func()
 
-	mu       sync.Mutex // guards what follows, and the read deadline against resetByPeer
-	own, theirs bool // who has broken off
+	mu          sync.Mutex // guards what follows, and the read deadline against resetByPeer
+	own, theirs bool       // who has broken off
 }
 
 // NewConn makes an end of a connection that is broken off by frames of a control stream: send sends them, and what the peer sends is
