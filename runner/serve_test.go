@@ -69,7 +69,7 @@ func TestServeTerminalHasNoStderr(t *testing.T) {
 // TestServeRefuses: without a policy nothing is let out, and every attempt is on record.
 func TestServeRefuses(t *testing.T) {
 	r, log := newRun(t, Config{})
-	_, guest := newBox(t, r)
+	box, guest := newBox(t, r)
 	for _, h := range []link.Header{
 		{Purpose: link.Connect, Addr: netip.MustParseAddrPort("203.0.113.1:443")},
 		{Purpose: link.Connect, Addr: netip.MustParseAddrPort("[::ffff:203.0.113.1]:443")},
@@ -87,7 +87,7 @@ func TestServeRefuses(t *testing.T) {
 		}
 		wantClosed(t, "a refused stream", st)
 	}
-	r.refusals.Flush()
+	finish(t, r, box)
 	if n := len(log.of(event.ConnectionRefused{}.Kind())); n < 2 {
 		t.Errorf("%d connections are on record", n)
 	}
