@@ -138,6 +138,9 @@ func TestConnectCarries(t *testing.T) {
 	if first := all[0].(event.Connection); !first.Open || first.ID != e.ID {
 		t.Errorf("begun as %+v", first)
 	}
+	if n := log.of(event.ConnectionRefused{}.Kind()); len(n) != 0 {
+		t.Errorf("a connection that was carried counts as refused: %+v", n)
+	}
 }
 
 // TestConnectHostResets: what the host sent is read, then comes a reset and no end.
