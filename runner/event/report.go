@@ -59,13 +59,14 @@ func section[T any](r *report, label string, list []T, total uint64, text func(T
 }
 
 func (r *report) refusals(s Summary) {
-	n := min(len(s.Refused), reportTargets)
+	refused := perName(s.Refused)
+	n := min(len(refused), reportTargets)
 	if n == 0 {
 		return
 	}
 	var parts []string
 	var shown uint64
-	for _, x := range s.Refused[:n] {
+	for _, x := range refused[:n] {
 		parts = append(parts, refusalText(x))
 		shown += x.Count
 	}
@@ -74,6 +75,23 @@ func (r *report) refusals(s Summary) {
 		text += fmt.Sprintf(" and %d more", rest)
 	}
 	r.line("refused", text)
+}
+
+// perName makes one of the two questions that programs ask about a name.
+func perName(list []Refusal) []Refusal {
+	var out []Refusal
+	at := map[string]int{}
+	for _, x := range list {
+		if x.Proto == protoDNS && (x.Type == "A" || x.Type == "AAAA") {
+			if i, seen := at[x.Name]; seen {
+				out[i].Count += x.Count
+				continue
+			}
+			at[x.Name] = len(out)
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // hosts has a line for each host that was reached, or should have been.
