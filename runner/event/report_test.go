@@ -37,8 +37,10 @@ func TestReport(t *testing.T) {
 		{"interrupted", []Event{finished(Interrupted, 125, "the runner died")}},
 		{"running", []Event{RunStarted{}, AgentStarted{}}},
 		{"a name", []Event{
-			NameRefused{Name: "evil.example", Type: "A", Count: 2}, NameRefused{Name: "evil.example", Type: "MX", Count: 1},
-			NameRefused{Name: "evil.example", Type: "AAAA", Count: 2}, finished(Success, 0, ""),
+			NameRefused{Name: "evil.example", Type: "A", Count: 2},
+			NameRefused{Name: "evil.example", Type: "MX", Count: 1},
+			NameRefused{Name: "evil.example", Type: "AAAA", Count: 2},
+			finished(Success, 0, ""),
 		}},
 		{"everything", everyEvent()},
 		{"many", append(many, finished(Success, 0, ""))},
