@@ -71,7 +71,10 @@ func newRun(t *testing.T, cfg Config) (*run, *events) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dir.Close(); _ = store.Close() })
-	cfg.Policy, cfg.Store = policy.Default(), store
+	cfg.Store = store
+	if cfg.Policy == nil {
+		cfg.Policy = policy.Default()
+	}
 	if cfg.Stdout == nil {
 		cfg.Stdout = io.Discard
 	}
@@ -87,6 +90,10 @@ func newRun(t *testing.T, cfg Config) (*run, *events) {
 		t.Fatal(err)
 	}
 	r.refusals = event.NewRefusals(r.rec.Emit)
+	if err := r.openGateway(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.gateway.Close() })
 	r.plan = &Plan{Timeout: Duration(time.Hour), Grace: Duration(time.Hour), Output: 1 << 20}
 	return r, &log
 }

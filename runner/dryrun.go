@@ -21,6 +21,7 @@ func DryRun(ctx context.Context, cfg Config) (_ *Plan, err error) {
 	if r.rec, err = event.NewRecorder(event.Config{Run: r.id}); err != nil {
 		return nil, err
 	}
+	r.refusals = event.NewRefusals(r.rec.Emit)
 	if err := r.resolve(ctx); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/link"
@@ -32,6 +33,9 @@ type Config struct {
 	Project string   // directory on the host; required
 	Subdir  string   // working directory below the project, slash-separated
 	Image   string   // reference or id of an image that the engine has; required
+
+	Proxy egress.Proxy // the company's, for the runner's own dials; zero for none
+	CAs   [][]byte     // PEM files of certificate authorities to trust there beside the system's
 
 	Timeout time.Duration // wall-clock limit of the task; 0 for the policy's
 
@@ -102,6 +106,7 @@ type run struct {
 	refusals *event.Refusals
 
 	engine  *engine.Engine
+	gateway *egress.Gateway
 	watcher *watcher
 	ids     workspace.IDs
 	image   engine.Image
@@ -220,6 +225,7 @@ func (r *run) resolve(ctx context.Context) (err error) {
 	defer r.rec.Phase(event.Resolve)()
 	var beside errgroup.Group
 	beside.Go(r.watch)
+	beside.Go(r.openGateway)
 	r.engine, err = engine.Connect(ctx, r.cfg.Engine)
 	if err = errors.Join(err, beside.Wait()); err == nil {
 		err = r.cannot()
@@ -250,7 +256,7 @@ func (r *run) watch() error {
 // leave removes what is left of a run that ended with err. Only a run that came to its own end has surely removed all
 // that it made in the engine.
 func (r *run) leave(ctx context.Context, err error) error {
-	err = errors.Join(err, r.discardView(ctx), r.engine.Close())
+	err = errors.Join(err, r.gateway.Close(), r.discardView(ctx), r.engine.Close())
 	if err != nil || ctx.Err() != nil {
 		r.watcher.leave()
 	} else {

@@ -208,6 +208,10 @@ func (b *sandbox) readFrames() {
 		if err != nil {
 			return
 		}
+		if f.Reset != nil {
+			b.link.resets.Reset(*f.Reset) // at once, and also after the agent's end
+			continue
+		}
 		select {
 		case b.frames <- f:
 		case <-b.session.Done():

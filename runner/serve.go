@@ -1,11 +1,12 @@
 package runner
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/netip"
 	"sync"
 
-	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/link"
 	"github.com/org/agent-sandbox/runner/runs"
@@ -21,10 +22,12 @@ type server struct {
 	streams sync.WaitGroup
 	slots   chan struct{}
 	logs    *budget
+	resets  link.Resets
 
 	mu   sync.Mutex // guards what follows
 	seen map[link.Purpose]bool
-	lost error // output that the caller could not be given
+	told *link.Stream // the control stream
+	lost error        // output that the caller could not be given
 }
 
 func newServer(r *run, s *link.Session) *server {
@@ -42,6 +45,8 @@ func newServer(r *run, s *link.Session) *server {
 }
 
 func (v *server) accept() {
+	ctx, cancel := context.WithCancel(context.Background()) // it ends with the session
+	defer cancel()
 	for {
 		stream, err := v.session.Accept()
 		if err != nil {
@@ -51,7 +56,7 @@ func (v *server) accept() {
 		v.slots <- struct{}{}
 		v.streams.Go(func() {
 			defer func() { <-v.slots }()
-			v.serve(stream)
+			v.serve(ctx, stream)
 		})
 	}
 }
@@ -74,7 +79,7 @@ func (v *server) first(p link.Purpose) bool {
 	return !was
 }
 
-func (v *server) serve(stream *link.Stream) {
+func (v *server) serve(ctx context.Context, stream *link.Stream) {
 	h, err := stream.ReadHeader()
 	if err != nil {
 		_ = stream.Close()
@@ -82,12 +87,15 @@ func (v *server) serve(stream *link.Stream) {
 	}
 	switch {
 	case h.Purpose == link.Connect:
-		v.connect(stream, h)
+		v.connect(ctx, stream, h)
 	case h.Purpose == link.Resolve:
 		v.resolve(stream, h)
 	case h.Purpose == link.Stderr && v.run.cfg.TTY, !known(h.Purpose), !v.first(h.Purpose):
 		_ = stream.Close()
 	case h.Purpose == link.Control:
+		v.mu.Lock()
+		v.told = stream
+		v.mu.Unlock()
 		v.control <- stream
 	case h.Purpose == link.Stdin:
 		v.input(stream)
@@ -100,27 +108,20 @@ func (v *server) serve(stream *link.Stream) {
 	}
 }
 
+// send tells the guest something.
+func (v *server) send(f link.Frame) error {
+	v.mu.Lock()
+	control := v.told
+	v.mu.Unlock()
+	if control == nil {
+		return errors.New("the guest has no control stream")
+	}
+	return link.WriteFrame(control, f)
+}
+
 // known are the purposes that there is one stream of. Nothing is remembered of any other.
 func known(p link.Purpose) bool {
 	return p == link.Control || p == link.Stdin || p == link.Stdout || p == link.Stderr
-}
-
-// connect decides one outgoing connection. There is no egress yet: whatever the policy says, nothing is dialled.
-func (v *server) connect(stream *link.Stream, h link.Header) {
-	defer stream.Close()
-	addr := h.Addr.Addr().Unmap()
-	verdict := v.run.cfg.Policy.Decide(policy.Request{Host: addr.String(), Port: h.Addr.Port()})
-	v.run.refusals.Connection(event.ConnectionRefused{
-		Proto: "tcp", Address: addr.String(), Port: h.Addr.Port(), Reason: verdict.Reason,
-	})
-	_ = stream.WriteAnswer(link.Answer{Reason: verdict.Reason})
-}
-
-// resolve decides one name.
-func (v *server) resolve(stream *link.Stream, h link.Header) {
-	defer stream.Close()
-	v.run.refusals.Name(event.NameRefused{Name: h.Name, Type: h.Type})
-	_ = stream.WriteAnswer(link.Answer{Reason: "not allowed"})
 }
 
 // refuse records traffic that the guest's kernel refused.

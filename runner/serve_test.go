@@ -23,13 +23,27 @@ func wantClosed(t *testing.T, what string, st *link.Stream) {
 	}
 }
 
+// noticed keeps what is written, and closes first when something is.
+type noticed struct {
+	strings.Builder
+	first chan struct{}
+}
+
+func (n *noticed) Write(p []byte) (int, error) {
+	if n.Len() == 0 && len(p) > 0 {
+		defer close(n.first)
+	}
+	return n.Builder.Write(p)
+}
+
 // TestServeHostileGuest: there is one stream of a kind, the first, and what else is opened is closed.
 func TestServeHostileGuest(t *testing.T) {
-	var out strings.Builder
+	out := noticed{first: make(chan struct{})}
 	r, _ := newRun(t, Config{Stdout: &out})
 	box, guest := newBox(t, r)
 	wantClosed(t, "a second control stream", guest.open(link.Control, ""))
 	stdout := guest.open(link.Stdout, "the first")
+	<-out.first // streams are served at once, not in their order
 	wantClosed(t, "a second stdout", guest.open(link.Stdout, "the second"))
 	for i := range 200 {
 		wantClosed(t, "a purpose that there isn't", guest.open(link.Purpose(fmt.Sprintf("nonsense-%d", i)), ""))
@@ -69,7 +83,7 @@ func TestServeTerminalHasNoStderr(t *testing.T) {
 // TestServeRefuses: without a policy nothing is let out, and every attempt is on record.
 func TestServeRefuses(t *testing.T) {
 	r, log := newRun(t, Config{})
-	_, guest := newBox(t, r)
+	box, guest := newBox(t, r)
 	for _, h := range []link.Header{
 		{Purpose: link.Connect, Addr: netip.MustParseAddrPort("203.0.113.1:443")},
 		{Purpose: link.Connect, Addr: netip.MustParseAddrPort("[::ffff:203.0.113.1]:443")},
@@ -87,7 +101,7 @@ func TestServeRefuses(t *testing.T) {
 		}
 		wantClosed(t, "a refused stream", st)
 	}
-	r.refusals.Flush()
+	finish(t, r, box)
 	if n := len(log.of(event.ConnectionRefused{}.Kind())); n < 2 {
 		t.Errorf("%d connections are on record", n)
 	}

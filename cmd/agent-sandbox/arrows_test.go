@@ -22,13 +22,14 @@ const module = "github.com/org/agent-sandbox/"
 func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
-			"policy", "runner", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
+			"policy", "runner", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
 		"cmd/guest": {"runner/guest"},
 
 		"runner": {
-			"policy", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace", "runner/workspace/ovl",
+			"policy", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
+			"runner/workspace/ovl",
 			"golang.org/x/sync",
 		},
 		"runner/engine":    {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},

@@ -19,7 +19,7 @@ func printPlan(out io.Writer, p *runner.Plan) error {
 	row("project", "%s as %s (%s)", p.Project, p.Workspace.Target, p.Workspace.Mode)
 	row("image", "%s (%s)", p.Image.Reference, p.Image.ID)
 	row("agent", "%s, uid %d, gid %d, no capabilities", p.Agent.User, p.Agent.UID, p.Agent.GID)
-	row("network", "no interface; every dial is refused and recorded")
+	row("network", "no interface; the policy decides every dial, and each is recorded")
 	row("seccomp", "%s", p.Seccomp.Profile)
 	l := p.Container.Limits
 	row("limits", "%s memory, %g CPUs, %d processes, %s", engine.ByteSize(l.Memory), l.CPUs, l.PIDs, time.Duration(p.Timeout))

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,12 +16,14 @@ import (
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
+	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/event"
 )
 
 // runFlags are the flags of run and shell.
 type runFlags struct {
 	image, policy, workspace, agent string
+	caFiles                         []string
 	timeout                         time.Duration
 	tty, dryRun, json, locked       bool
 	verbose                         bool
@@ -33,6 +37,10 @@ func (a *app) runCommand() *cobra.Command {
 		Long: `run starts the command in a sandbox of the project: the git repository or the directory
 with a policy that the current directory is in. It streams the command's output and ends
 with its exit status. What it changed is kept for "diff" and "apply".
+
+The command reaches the hosts that the policy's network.allow names, and no others. Where this
+machine needs a proxy for that, HTTPS_PROXY, HTTP_PROXY and NO_PROXY say so; the command needs to
+know nothing of it.
 
 Exit status: the command's own; 124 when the policy's time limit ended it; 125 when
 agent-sandbox failed or refused; 126 and 127 when the command could not be started or was
@@ -69,9 +77,10 @@ func (f *runFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.agent, "agent", "", "agent kit to run the task with")
 	flags.DurationVar(&f.timeout, "timeout", 0, "time limit, if shorter than the policy's")
 	flags.BoolVar(&f.locked, "locked", false, "refuse an image that the lock file does not name")
+	flags.StringArrayVar(&f.caFiles, "ca-file", nil, "PEM file of certificate authorities to trust beside the system's, such as a company's; repeatable")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "decide everything, print the plan, run nothing")
 	flags.BoolVar(&f.json, "json", false, "print the result (or the plan) as JSON on stdout; the command's output goes to stderr")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show each refusal as it happens")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show each connection and refusal as it happens")
 }
 
 // runTask is `run`. Every failure before the task runs has exit status 125, but for what the caller got wrong.
@@ -188,6 +197,10 @@ func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
 	if err := supported(p); err != nil {
 		return runner.Config{}, err
 	}
+	cas, err := caFiles(f.caFiles)
+	if err != nil {
+		return runner.Config{}, err
+	}
 	eng, err := a.engineConfig()
 	if err != nil {
 		return runner.Config{}, err
@@ -199,7 +212,37 @@ func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
 	return runner.Config{
 		Version: version, Argv: argv, Project: project, Subdir: sub, Image: imageOf(f, p), Timeout: f.timeout,
 		Policy: p, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
+		Proxy: a.proxy(), CAs: cas,
 	}, nil
+}
+
+// proxy is the company's, as the environment names it for every other program.
+func (a *app) proxy() egress.Proxy {
+	either := func(upper, lower string) string { return cmp.Or(a.env(upper), a.env(lower)) }
+	return egress.Proxy{
+		HTTPS: either("HTTPS_PROXY", "https_proxy"), HTTP: either("HTTP_PROXY", "http_proxy"), No: either("NO_PROXY", "no_proxy"),
+	}
+}
+
+// maxCAFile bounds a file of certificates in bytes; the public ones together are a quarter of it.
+const maxCAFile = 1 << 20
+
+// caFiles reads what --ca-file names.
+func caFiles(names []string) ([][]byte, error) {
+	var files [][]byte
+	for _, name := range names {
+		b, err := readLimited(name, maxCAFile)
+		switch {
+		case err != nil:
+			return nil, usage("--ca-file: %w", err)
+		case len(b) > maxCAFile:
+			return nil, usage("--ca-file: %s is larger than %d bytes\nhint: give the company's certificates alone", name, maxCAFile)
+		case !x509.NewCertPool().AppendCertsFromPEM(b):
+			return nil, usage("--ca-file: %s has no certificate\nhint: it must be PEM, with lines such as -----BEGIN CERTIFICATE-----", name)
+		}
+		files = append(files, b)
+	}
+	return files, nil
 }
 
 // imageOf is what --image names, else the policy's image, else the program's default.
@@ -223,7 +266,7 @@ func supported(p *policy.Policy) error {
 }
 
 // features are the mechanisms that this version has.
-func features() policy.Features { return policy.Features{} }
+func features() policy.Features { return policy.Features{Network: true} }
 
 // dryRun prints the plan.
 func (a *app) dryRun(ctx context.Context, cfg runner.Config, f runFlags) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -22,8 +23,8 @@ func (a *app) showCommand() *cobra.Command {
 		Use:   "show RUN",
 		Short: "Show what a run was, did and tried",
 		Long: `show tells everything about a run on one page: the command and where it ran, what the
-sandbox measured of itself before the command started, what was refused, what changed, and
-what needs a look before "apply".`,
+sandbox measured of itself before the command started, which hosts it reached, what was
+refused and what would allow it, what changed, and what needs a look before "apply".`,
 		Example: `  agent-sandbox show last
   agent-sandbox show last --json | jq .summary.refused`,
 		Args:              cobra.ExactArgs(1),
@@ -226,6 +227,7 @@ func limitText(n int64, text func(int64) string) string {
 }
 
 func (p *page) events(s event.Summary) {
+	p.network(s)
 	p.section("What happened")
 	n := s.Counts.RefusedConnections + s.Counts.RefusedNames
 	if n == 0 && s.Counts == (event.Counts{}) && len(s.Truncated) == 0 {
@@ -246,6 +248,48 @@ func (p *page) events(s event.Summary) {
 	if l := s.Log; l != nil && l.State != event.LogComplete {
 		p.row("log", "%s: %s", l.State, l.Detail)
 	}
+}
+
+// network is what was reached, and what the policy lacks for the rest.
+func (p *page) network(s event.Summary) {
+	items := s.Additions()
+	if s.HostCount == 0 && len(items) == 0 {
+		return
+	}
+	p.section("Network")
+	if s.HostCount > 0 {
+		n := s.Counts
+		p.row("connections", "%d made, %d failed; %s up, %s down", n.AllowedConnections, n.FailedConnections, engine.ByteSize(n.Up), engine.ByteSize(n.Down))
+	}
+	rows(p, "host", s.Hosts, uint64(s.HostCount), hostText)
+	for i, item := range items {
+		label := "to allow"
+		if i > 0 {
+			label = ""
+		}
+		p.row(label, "- %s", item)
+	}
+}
+
+// hostText is what went to a host, and by which rule.
+func hostText(h event.Host) string {
+	text := fmt.Sprintf("%s port %d", h.Host, h.Port)
+	if h.Connections > 0 {
+		text += fmt.Sprintf(": %s, %s up, %s down", plural(int(min(h.Connections, math.MaxInt32)), "connection"), engine.ByteSize(h.Up), engine.ByteSize(h.Down))
+	}
+	if h.Requests > 0 {
+		text += ", " + plural(int(min(h.Requests, math.MaxInt32)), "request")
+	}
+	if h.Failed > 0 {
+		text += fmt.Sprintf(", %d failed (%s)", h.Failed, h.Reason)
+	}
+	if h.Via != "" {
+		text += ", through " + h.Via
+	}
+	if h.Rule != "" {
+		text += ", by the rule " + h.Rule
+	}
+	return text
 }
 
 func refusalText(r event.Refusal) string {

@@ -26,6 +26,9 @@ type Client interface {
 	Reset() error
 }
 
+// ErrReset is the cause of a context that was cancelled because the agent broke its connection off.
+var ErrReset = errors.New("egress: the agent broke off")
+
 // past is a deadline that ends every read and write.
 var past = time.Unix(1, 0)
 
@@ -147,7 +150,7 @@ func (c *connection) carry(ctx context.Context) *end {
 	aborted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(aborted)
-		_ = c.upstream.Close()
+		abort(c.upstream)
 		_ = c.client.SetDeadline(past)
 	})
 	defer func() {
@@ -231,6 +234,9 @@ func (c *connection) opening(ctx context.Context, err error) *end {
 
 // cause is why ctx was cancelled.
 func cause(ctx context.Context) *end {
+	if errors.Is(context.Cause(ctx), ErrReset) {
+		return broken(CodeBroken, "the agent broke off")
+	}
 	return asEnd(context.Cause(ctx), broken(CodeEnded, "the run is over"))
 }
 

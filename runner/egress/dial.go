@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -24,6 +25,24 @@ const (
 type halfCloser interface {
 	net.Conn
 	CloseWrite() error
+}
+
+// abort ends a connection with a reset (SO_LINGER of socket(7)), so that the host does not take half of what it was sent for the whole.
+func abort(conn net.Conn) {
+	for inner := conn; inner != nil; {
+		switch c := inner.(type) {
+		case *net.TCPConn:
+			_ = c.SetLinger(0)
+			inner = nil
+		case *tls.Conn:
+			inner = c.NetConn()
+		case tunnel:
+			inner = c.halfCloser
+		default:
+			inner = nil
+		}
+	}
+	_ = conn.Close()
 }
 
 // lookupHost asks the host's resolver, and its hosts file.

@@ -52,7 +52,7 @@ func (j *journal) opened(c *Connection) {
 	j.lastID++
 	c.ID = j.lastID
 	record := *c
-	record.Open, record.Count = true, 1
+	record.Open, record.Outcome, record.Count = true, Allowed, 1
 	j.to.Connection(record)
 }
 

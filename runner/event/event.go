@@ -69,6 +69,7 @@ func decoders() map[string]func(json.RawMessage) (Event, error) {
 		AgentStarted{}.Kind():      into[AgentStarted],
 		AgentExited{}.Kind():       into[AgentExited],
 		ConnectionRefused{}.Kind(): into[ConnectionRefused],
+		Connection{}.Kind():        into[Connection],
 		NameRefused{}.Kind():       into[NameRefused],
 		RefusalsUnlisted{}.Kind():  into[RefusalsUnlisted],
 		OutputTruncated{}.Kind():   into[OutputTruncated],

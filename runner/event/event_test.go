@@ -52,8 +52,13 @@ func everyEvent() []Event {
 			Isolation: Isolation{Reach: []string{"signal"}, Exposed: []string{"/proc/sysrq-trigger"}, StrictCalls: true, AgentOOM: 500}, Kernel: "6.12",
 		},
 		AgentStarted{PID: 7, Workdir: "/workspace"},
-		ConnectionRefused{Proto: "tcp", Address: "192.0.2.7", Port: 443, Name: "evil.example", Reason: "not allowed", Count: 12},
-		NameRefused{Name: "evil.example", Type: "A", Count: 3},
+		ConnectionRefused{Proto: "tcp", Address: "192.0.2.7", Port: 443, Name: "evil.example", Reason: "not allowed", Add: "evil.example", Count: 12},
+		Connection{
+			ID: 1, Name: "shop.example", Address: "28.4.0.1", Port: 443, Upstream: "192.0.2.9:443", Via: "proxy.example:3128", Protocol: "tls",
+			ServerName: "shop.example", Outcome: ConnectionAllowed, Code: "allowed", Reason: "an allow rule names it", Rule: "shop.example",
+			Place: "policy.yaml:4:7", Up: 1000, Down: 20000, Requests: 2, Start: testTime(), Duration: 90 * time.Second, Count: 1,
+		},
+		NameRefused{Name: "evil.example", Type: "A", Add: "evil.example", Count: 3},
 		RefusalsUnlisted{Connections: 5, Names: 2},
 		OutputTruncated{Stream: "stdout", Limit: 64 << 20, Bytes: 1 << 30},
 		AgentExited{Code: 137, Signal: "SIGKILL", Reason: OOMKilled, Error: "none", OOMKills: 1, PeakMemory: 4 << 30, CPUMicros: 5e6},
@@ -64,7 +69,7 @@ func everyEvent() []Event {
 		RunFinished{
 			Outcome: OOM, ExitCode: 137, Reason: "memory limit 4 GiB", Duration: 72 * time.Second,
 			Phases: map[Phase]time.Duration{Create: 42 * time.Millisecond},
-			Counts: Counts{RefusedConnections: 17, RefusedNames: 5, Lowered: 1, Warnings: 1, Protected: 1},
+			Counts: Counts{AllowedConnections: 1, Up: 1000, Down: 20000, RefusedConnections: 17, RefusedNames: 5, Lowered: 1, Warnings: 1, Protected: 1},
 		},
 	}
 }

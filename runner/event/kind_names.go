@@ -27,6 +27,9 @@ func (AgentExited) Kind() string { return "agent.exited" }
 // Kind is "connection.refused".
 func (ConnectionRefused) Kind() string { return "connection.refused" }
 
+// Kind is "connection".
+func (Connection) Kind() string { return "connection" }
+
 // Kind is "name.refused".
 func (NameRefused) Kind() string { return "name.refused" }
 
@@ -63,6 +66,7 @@ func (GuestMeasured) sealed()     {}
 func (AgentStarted) sealed()      {}
 func (AgentExited) sealed()       {}
 func (ConnectionRefused) sealed() {}
+func (Connection) sealed()        {}
 func (NameRefused) sealed()       {}
 func (RefusalsUnlisted) sealed()  {}
 func (OutputTruncated) sealed()   {}

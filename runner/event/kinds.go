@@ -193,13 +193,50 @@ type ConnectionRefused struct {
 	Port    uint16 `json:"port"`           // 0 when the protocol has none
 	Name    string `json:"name,omitempty"` // the name that was resolved to Address, if any
 	Reason  string `json:"reason"`
+	Add     string `json:"add,omitempty"` // an item for network.allow of the policy file that would allow it, if there is one
 	Count   uint64 `json:"count"`
 }
+
+// Connection is a connection that the policy allowed ("connection"). An event replaces an earlier one with the same ID; with
+// ID 0, which stands for the total of many, one with the same name (or address, if there is none), port, outcome and rule.
+type Connection struct {
+	ID   uint64 `json:"id"`
+	Open bool   `json:"open"` // it is carried now; another event follows at its end
+
+	Name       string `json:"name,omitempty"` // that the sandbox resolved
+	Address    string `json:"address"`        // that the sandbox dialled; synthetic if it resolved a name
+	Port       uint16 `json:"port"`
+	Upstream   string `json:"upstream,omitempty"`    // the address and port that the runner dialled
+	Via        string `json:"via,omitempty"`         // host:port of the proxy that the runner used
+	Protocol   string `json:"protocol,omitempty"`    // tls, http, tcp
+	ServerName string `json:"server_name,omitempty"` // server name or Host that the sandbox sent
+
+	Outcome string `json:"outcome"` // allowed, failed, or refused after its first bytes
+	Code    string `json:"code"`    // a stable word for the reason
+	Reason  string `json:"reason"`
+	Rule    string `json:"rule"`  // that decided, as an item of the policy file
+	Place   string `json:"place"` // of the rule, as file:line:column
+
+	Up       int64         `json:"up"`   // bytes from the sandbox
+	Down     int64         `json:"down"` // bytes to it
+	Requests uint64        `json:"requests"`
+	Start    time.Time     `json:"start"`
+	Duration time.Duration `json:"duration_ns"`
+	Count    uint64        `json:"count"` // connections in this record
+}
+
+// The outcomes of a [Connection].
+const (
+	ConnectionAllowed    = "allowed"
+	ConnectionFailed     = "failed"  // allowed, but the host could not be reached
+	ConnectionWasRefused = "refused" // after its first bytes; a [ConnectionRefused] is there too
+)
 
 // NameRefused is a name that the sandbox asked for ("name.refused"). Count as in [ConnectionRefused].
 type NameRefused struct {
 	Name  string `json:"name"`
-	Type  string `json:"type"` // A, AAAA, TXT, TYPE65, ...
+	Type  string `json:"type"`          // A, AAAA, TXT, TYPE65, ...
+	Add   string `json:"add,omitempty"` // as in ConnectionRefused
 	Count uint64 `json:"count"`
 }
 
@@ -258,6 +295,10 @@ type EventsDropped struct {
 
 // Counts are totals over the run.
 type Counts struct {
+	AllowedConnections uint64 `json:"allowed_connections"`
+	FailedConnections  uint64 `json:"failed_connections"` // allowed, but the host could not be reached
+	Up                 int64  `json:"up"`                 // bytes that left the sandbox
+	Down               int64  `json:"down"`               // bytes that came
 	RefusedConnections uint64 `json:"refused_connections"`
 	RefusedNames       uint64 `json:"refused_names"`
 	Lowered            uint64 `json:"lowered"`

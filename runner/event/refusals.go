@@ -14,6 +14,9 @@ const MaxTargets = 500
 // maxName is longer than any DNS name (RFC 1035, section 2.3.4), so that only nonsense is cut.
 const maxName = 260
 
+// maxItem is longer than an item of the policy file for such a name.
+const maxItem = maxName + 100
+
 const protoDNS = "dns"
 
 // target is what makes two refusals the same.
@@ -62,7 +65,7 @@ func (r *Refusals) Connection(e ConnectionRefused) { r.Connections(e, 1) }
 
 // Connections counts n refused connections to one target.
 func (r *Refusals) Connections(e ConnectionRefused, n uint64) {
-	e.Proto, e.Address, e.Name, e.Reason = cut(e.Proto), cut(e.Address), cut(e.Name), cut(e.Reason)
+	e.Proto, e.Address, e.Name, e.Reason, e.Add = cut(e.Proto), cut(e.Address), cut(e.Name), cut(e.Reason), whole(e.Add)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.count(connection(e), e, &r.conns, n) {
@@ -79,7 +82,7 @@ func (r *Refusals) Unlisted(n uint64) {
 
 // Name counts a refused look-up; e.Count is ignored.
 func (r *Refusals) Name(e NameRefused) {
-	e.Name, e.Type = cut(e.Name), cut(e.Type)
+	e.Name, e.Type, e.Add = cut(e.Name), cut(e.Type), whole(e.Add)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.count(name(e), e, &r.names, 1) {
@@ -153,4 +156,12 @@ func addTo(count *uint64, n uint64) bool {
 // cut copies, so that a short name does not keep the guest's whole frame alive.
 func cut(s string) string {
 	return strings.Clone(s[:min(len(s), maxName)])
+}
+
+// whole drops what is longer than an item for the longest name: half of one would be another.
+func whole(item string) string {
+	if len(item) > maxItem {
+		return ""
+	}
+	return strings.Clone(item)
 }

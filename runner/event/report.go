@@ -25,7 +25,9 @@ func (s Summary) Report(color bool) string {
 	if s.Reason != "" && s.Outcome != Success {
 		r.line("reason", clip(s.Reason, 4*reportWidth))
 	}
+	r.hosts(s)
 	r.refusals(s)
+	r.additions(s)
 	section(&r, "protected", s.Protected, s.Counts.Protected, protectedText)
 	section(&r, "truncated", s.Truncated, uint64(len(s.Truncated)), truncatedText)
 	section(&r, "lowered", s.Lowered, s.Counts.Lowered, loweredText)
@@ -57,13 +59,14 @@ func section[T any](r *report, label string, list []T, total uint64, text func(T
 }
 
 func (r *report) refusals(s Summary) {
-	n := min(len(s.Refused), reportTargets)
+	refused := perName(s.Refused)
+	n := min(len(refused), reportTargets)
 	if n == 0 {
 		return
 	}
 	var parts []string
 	var shown uint64
-	for _, x := range s.Refused[:n] {
+	for _, x := range refused[:n] {
 		parts = append(parts, refusalText(x))
 		shown += x.Count
 	}
@@ -72,6 +75,66 @@ func (r *report) refusals(s Summary) {
 		text += fmt.Sprintf(" and %d more", rest)
 	}
 	r.line("refused", text)
+}
+
+// perName makes one of the two questions that programs ask about a name.
+func perName(list []Refusal) []Refusal {
+	var out []Refusal
+	at := map[string]int{}
+	for _, x := range list {
+		if x.Proto == protoDNS && (x.Type == "A" || x.Type == "AAAA") {
+			if i, seen := at[x.Name]; seen {
+				out[i].Count += x.Count
+				continue
+			}
+			at[x.Name] = len(out)
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// hosts has a line for each host that was reached, or should have been.
+func (r *report) hosts(s Summary) {
+	n := min(len(s.Hosts), reportLines)
+	for _, h := range s.Hosts[:n] {
+		label := "reached"
+		if h.Connections == 0 {
+			label = "failed"
+		}
+		r.line(label, hostText(h))
+	}
+	if rest := s.HostCount - n; rest > 0 {
+		r.line("reached", fmt.Sprintf("and %d more", rest))
+	}
+}
+
+// additions are ready to be pasted.
+func (r *report) additions(s Summary) {
+	items := s.Additions()
+	if len(items) == 0 {
+		return
+	}
+	r.line("to allow", "add to network.allow of the policy what you agree to:")
+	for _, item := range items[:min(len(items), reportLines)] {
+		r.printf("      - %s", clip(item, maxItem))
+	}
+	if rest := len(items) - reportLines; rest > 0 {
+		r.printf("      and %d more: agent-sandbox show %s", rest, Printable(s.Run))
+	}
+}
+
+// Additions are the items for network.allow of the policy that would allow what is listed as refused, the most wanted first.
+func (s Summary) Additions() []string {
+	var items []string
+	seen := map[string]bool{"": true}
+	for _, x := range s.Refused {
+		if !seen[x.Add] {
+			seen[x.Add] = true
+			items = append(items, x.Add)
+		}
+	}
+	return items
 }
 
 func (r *report) where(s Summary) {
@@ -145,11 +208,33 @@ func (s Summary) changesText() string {
 }
 
 func connectionRefusal(e ConnectionRefused) Refusal {
-	return Refusal{Proto: e.Proto, Address: e.Address, Port: e.Port, Name: e.Name, Reason: e.Reason, Count: e.Count}
+	return Refusal{Proto: e.Proto, Address: e.Address, Port: e.Port, Name: e.Name, Reason: e.Reason, Add: e.Add, Count: e.Count}
 }
 
 func nameRefusal(e NameRefused) Refusal {
-	return Refusal{Proto: protoDNS, Name: e.Name, Type: e.Type, Count: e.Count}
+	return Refusal{Proto: protoDNS, Name: e.Name, Type: e.Type, Add: e.Add, Count: e.Count}
+}
+
+// hostText: "example.org:443, 3 connections, 1.0 KiB up, 2.0 MiB down".
+func hostText(h Host) string {
+	text := clip(net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port))), reportWidth/2)
+	if h.Connections > 0 {
+		text += fmt.Sprintf(", %s, %s up, %s down", counted(h.Connections, "connection"), size(h.Up), size(h.Down))
+	}
+	if h.Requests > 0 {
+		text += ", " + counted(h.Requests, "request")
+	}
+	if h.Failed > 0 {
+		text += fmt.Sprintf(", %d failed (%s)", h.Failed, clip(h.Reason, reportWidth/2))
+	}
+	return text
+}
+
+func counted(n uint64, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
 }
 
 // refusalText: "example.org:443", "8.8.8.8:53/udp", "name example.org" (A), with "x12" when repeated.
@@ -243,7 +328,7 @@ func (s Summary) verdictColor() string {
 
 func labelColor(label string) string {
 	switch label {
-	case "refused", "protected", "lowered", "warning", "truncated", "dropped":
+	case "refused", "failed", "protected", "lowered", "warning", "truncated", "dropped":
 		return yellow
 	}
 	return dim

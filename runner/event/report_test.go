@@ -16,7 +16,9 @@ func TestReport(t *testing.T) {
 	hostile := "\x1b[2J\u202e\n" + strings.Repeat("A", 1<<16)
 	many := []Event{}
 	for i := range 40 {
-		many = append(many, ConnectionRefused{Proto: "tcp", Address: fmt.Sprintf("10.0.0.%d", i), Port: 443, Reason: "no", Count: uint64(i + 1)})
+		host := fmt.Sprintf("10.0.0.%d", i)
+		many = append(many, ConnectionRefused{Proto: "tcp", Address: host, Port: 443, Reason: "no", Add: host, Count: uint64(i + 1)})
+		many = append(many, Connection{ID: uint64(i + 1), Name: fmt.Sprintf("%d.example", i), Port: 443, Outcome: ConnectionAllowed, Up: int64(i), Count: 1})
 		many = append(many, ProtectedTouched{Path: fmt.Sprintf(".github/workflows/%d.yml", i), Tier: "warn", Reason: "runs in CI"})
 	}
 	var b bytes.Buffer
@@ -34,11 +36,19 @@ func TestReport(t *testing.T) {
 		{"error", []Event{finished(Errored, 125, "the engine went away")}},
 		{"interrupted", []Event{finished(Interrupted, 125, "the runner died")}},
 		{"running", []Event{RunStarted{}, AgentStarted{}}},
+		{"a name", []Event{
+			NameRefused{Name: "evil.example", Type: "A", Count: 2},
+			NameRefused{Name: "evil.example", Type: "MX", Count: 1},
+			NameRefused{Name: "evil.example", Type: "AAAA", Count: 2},
+			finished(Success, 0, ""),
+		}},
 		{"everything", everyEvent()},
 		{"many", append(many, finished(Success, 0, ""))},
 		{"hostile", []Event{
 			ConnectionRefused{Proto: hostile, Address: hostile, Port: 1, Name: hostile, Reason: hostile, Count: 1},
 			NameRefused{Name: hostile, Type: hostile, Count: 2},
+			Connection{ID: 1, Name: hostile, Outcome: ConnectionFailed, Reason: hostile, Count: 1},
+			ConnectionRefused{Address: "a", Add: "\x1b[2J\n- evil.example", Count: 1},
 			ProtectedTouched{Path: hostile, Tier: hostile, Reason: hostile},
 			OutputTruncated{Stream: hostile},
 			AgentExited{Signal: hostile},

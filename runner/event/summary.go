@@ -33,8 +33,10 @@ type Summary struct {
 	Changes  *ChangesExtracted `json:"changes,omitempty"` // nil: not extracted
 
 	Counts    Counts             `json:"counts"`
-	Refused   []Refusal          `json:"refused"`  // the most frequent, bounded
-	Unlisted  RefusalsUnlisted   `json:"unlisted"` // part of Counts: targets beyond the bound of Refusals
+	Hosts     []Host             `json:"hosts"`      // that were reached, or allowed and not reached; the most bytes first, bounded
+	HostCount int                `json:"host_count"` // all of them
+	Refused   []Refusal          `json:"refused"`    // the most frequent, bounded
+	Unlisted  RefusalsUnlisted   `json:"unlisted"`   // part of Counts: targets beyond the bound of Refusals
 	Lowered   []Lowered          `json:"lowered"`
 	Warnings  []Warning          `json:"warnings"`
 	Protected []ProtectedTouched `json:"protected"`
@@ -60,6 +62,7 @@ type Refusal struct {
 	Name    string `json:"name,omitempty"`
 	Type    string `json:"type,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	Add     string `json:"add,omitempty"` // an item for network.allow that would allow it, if there is one
 	Count   uint64 `json:"count"`
 }
 
@@ -85,6 +88,7 @@ type Fold struct {
 	s       Summary
 	refused map[target]Refusal
 	order   []target // of first refusal
+	conns   connections
 }
 
 // NewFold starts the summary of one run; an empty id stands for that of the first event.
@@ -111,6 +115,7 @@ func (f *Fold) Summary() Summary {
 	s.Protected = clone(s.Protected)
 	s.Truncated = clone(s.Truncated)
 	s.Dropped = clone(s.Dropped)
+	f.conns.sum(&s)
 	f.sumRefusals(&s)
 	return s
 }
@@ -168,6 +173,8 @@ func (f *Fold) addListed(e Event) {
 		s.Unlisted = e
 	case ConnectionRefused:
 		f.refuse(connection(e), connectionRefusal(e))
+	case Connection:
+		f.conns.add(e)
 	case NameRefused:
 		f.refuse(name(e), nameRefusal(e))
 	}

@@ -1,8 +1,11 @@
 package event
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -131,10 +134,28 @@ func liveLine(e Event) (line string, detail bool) {
 		return fmt.Sprintf("phase %s: %s", Printable(string(e.Name)), span(e.Duration)), true
 	case ConnectionRefused:
 		return "refused: " + refusalText(connectionRefusal(e)), true
+	case Connection:
+		return connectionText(e), true
 	case NameRefused:
 		return "refused: " + refusalText(nameRefusal(e)), true
 	}
 	return "", false
+}
+
+// connectionText is empty for a refusal, which has an event of its own.
+func connectionText(c Connection) string {
+	host := clip(net.JoinHostPort(cmp.Or(c.Name, c.Address), strconv.Itoa(int(c.Port))), reportWidth/2)
+	switch {
+	case c.Outcome == ConnectionWasRefused:
+		return ""
+	case c.Outcome == ConnectionFailed:
+		return fmt.Sprintf("failed: %s (%s)", host, clip(c.Reason, reportWidth/2))
+	case c.Open:
+		return fmt.Sprintf("allowed: %s (%s)", host, clip(c.Rule, reportWidth/2))
+	case c.Count > 1:
+		return fmt.Sprintf("ended: %s, %d times, %s up, %s down", host, c.Count, size(c.Up), size(c.Down))
+	}
+	return fmt.Sprintf("ended: %s, %s up, %s down, after %s", host, size(c.Up), size(c.Down), span(c.Duration))
 }
 
 func without(phases []Phase, name Phase) []Phase {

@@ -140,11 +140,11 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 }
 
 func (g *guest) serveNetwork(net *capture) {
-	g.relay = newRelay(g.session)
+	g.relay = newRelay(g.session, g.send)
 	for _, l := range net.relay {
 		g.relay.start(l)
 	}
-	g.resolver = newResolver(askRunner(g.session))
+	g.resolver = newResolver(askRunner(g.session), newLocalNames(net.state.IPv6))
 	for _, c := range net.dns {
 		g.resolver.start(context.Background(), c)
 	}
@@ -216,6 +216,8 @@ func (g *guest) obey(a *agent, tty bool) {
 			_ = a.signal(f.Signal.Number)
 		case f.Resize != nil && tty:
 			_ = setSize(a.ends.out, *f.Resize)
+		case f.Reset != nil:
+			g.relay.resets.Reset(*f.Reset)
 		}
 	}
 }

@@ -18,9 +18,18 @@ import (
 // maxConnections bounds the connections that are relayed at once; more wait in the kernel's accept queue.
 const maxConnections = link.MaxStreams / 2
 
+const (
+	// lastWords bounds how long an agent may take to read what came before a reset.
+	lastWords = time.Second
+	// endTime bounds the wait for a runner to end its side of a connection.
+	endTime = 10 * time.Second
+)
+
 // relay takes the agent's TCP connections and asks the runner about each.
 type relay struct {
 	session *link.Session
+	send    func(link.Frame) error
+	resets  link.Resets
 	slots   chan struct{}
 	open    sync.WaitGroup
 	asking  sync.WaitGroup // connections that the runner has not answered
@@ -30,8 +39,8 @@ type relay struct {
 	listeners []*net.TCPListener
 }
 
-func newRelay(s *link.Session) *relay {
-	return &relay{session: s, slots: make(chan struct{}, maxConnections)}
+func newRelay(s *link.Session, send func(link.Frame) error) *relay {
+	return &relay{session: s, send: send, slots: make(chan struct{}, maxConnections)}
 }
 
 // start serves a listener of TCP until it is closed, or finish has been called.
@@ -77,52 +86,127 @@ func (r *relay) serve(l *net.TCPListener) {
 // where a plain close would look like a server that hung up.
 func (r *relay) handle(conn *net.TCPConn) {
 	defer conn.Close()
-	stream, err := r.ask(conn)
+	c, err := r.ask(conn)
 	r.asking.Done()
 	if err != nil {
 		_ = conn.SetLinger(0)
-		return
+	} else {
+		c.splice()
 	}
-	defer stream.Close()
-	if err := splice(conn, stream); err != nil {
-		_ = conn.SetLinger(0)
+	if c != nil {
+		c.stream.Finish(endTime)
 	}
 }
 
 // ask opens a stream for conn and waits for the runner's yes.
-func (r *relay) ask(conn *net.TCPConn) (*link.Stream, error) {
+func (r *relay) ask(conn *net.TCPConn) (*relayed, error) {
 	addr, err := originalDestination(conn)
 	if err != nil {
 		return nil, err
 	}
-	stream, err := r.session.Open(link.Header{Purpose: link.Connect, Addr: addr})
+	stream, err := r.session.Begin()
 	if err != nil {
 		return nil, err
+	}
+	c := &relayed{conn: conn}
+	c.stream = link.NewConn(stream, &r.resets, r.send, c.resetByHost)
+	if err := stream.WriteHeader(link.Header{Purpose: link.Connect, Addr: addr}); err != nil {
+		return c, err
 	}
 	answer, err := stream.ReadAnswer()
 	if err == nil && !answer.Allowed {
 		err = fmt.Errorf("refused: %s", answer.Reason)
 	}
-	if err != nil {
-		return nil, errors.Join(err, stream.Close())
-	}
-	return stream, nil
+	return c, err
 }
 
-// splice copies both ways until both ends have closed, passing half-closes on.
-func splice(conn *net.TCPConn, stream *link.Stream) error {
-	up := make(chan error, 1)
+// relayed is one connection of the agent.
+type relayed struct {
+	conn   *net.TCPConn
+	stream *link.Conn
+	broken sync.Once
+
+	mu         sync.Mutex // guards what follows
+	downEnded  bool
+	resetAfter bool
+}
+
+// splice copies both ways until both ends have closed, passing half-closes and resets on.
+func (c *relayed) splice() {
+	up := make(chan struct{})
 	go func() {
-		_, err := io.Copy(stream, conn)
-		up <- errors.Join(err, stream.Close())
+		defer close(up)
+		if err := relayBytes(c.stream, c.conn); err != nil {
+			c.breakOff()
+			return
+		}
+		_ = c.stream.Close()
 	}()
-	_, down := io.Copy(conn, stream)
-	if down == nil {
-		down = conn.CloseWrite()
+	if err := relayBytes(c.conn, c.stream); err != nil {
+		c.breakOff()
 	} else {
-		_ = conn.Close() // ends the other direction too
+		c.endDown()
 	}
-	return errors.Join(down, <-up)
+	<-up
+}
+
+// breakOff resets both sides.
+func (c *relayed) breakOff() {
+	c.broken.Do(func() {
+		_ = c.conn.SetLinger(0)
+		_ = c.conn.Close()
+		_ = c.stream.Reset()
+	})
+}
+
+// endDown passes the host's end on.
+func (c *relayed) endDown() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.downEnded = true
+	if c.resetAfter {
+		c.breakOff()
+		return
+	}
+	_ = c.conn.CloseWrite()
+}
+
+// resetByHost lets the agent have what the host sent before it broke off, as the kernel would, and then breaks off.
+func (c *relayed) resetByHost() {
+	_ = c.conn.SetWriteDeadline(time.Now().Add(lastWords))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resetAfter = true
+	if c.downEnded {
+		c.breakOff()
+	}
+}
+
+const (
+	// smallRelayBuffer is what a quiet direction holds: thousands of connections must fit into the agent's memory.
+	smallRelayBuffer = 4 << 10
+	largeRelayBuffer = 64 << 10
+)
+
+// relayBytes copies until from ends. An error is one of either side.
+func relayBytes(to io.Writer, from io.Reader) error {
+	buf := make([]byte, smallRelayBuffer)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case n == len(buf) && n < largeRelayBuffer:
+			buf = make([]byte, largeRelayBuffer)
+		}
+	}
 }
 
 // originalDestination is where the agent dialled before netfilter redirected the connection here

@@ -26,12 +26,13 @@ const (
 	lookupTimeout = 4 * time.Second
 )
 
-// lookup asks the runner whether name may be reached; the zero address means that it may not.
-type lookup func(ctx context.Context, name, recordType string) (netip.Addr, error)
+// lookup asks the runner whether name may be reached. An allowed name has an address if the type is one of an address that it has.
+type lookup func(ctx context.Context, name, recordType string) (addr netip.Addr, allowed bool, err error)
 
 // resolver answers DNS questions from the runner's verdicts alone; it never asks another server (RFC 1035).
 type resolver struct {
 	lookup lookup
+	local  localNames
 	slots  chan struct{}
 	asking sync.WaitGroup // questions that are not answered
 
@@ -40,8 +41,37 @@ type resolver struct {
 	conns     []net.PacketConn
 }
 
-func newResolver(l lookup) *resolver {
-	return &resolver{lookup: l, slots: make(chan struct{}, maxQuestions)}
+func newResolver(l lookup, local localNames) *resolver {
+	return &resolver{lookup: l, local: local, slots: make(chan struct{}, maxQuestions)}
+}
+
+// localNames are the sandbox's own, which are nobody else's business: `localhost`, everything below it (RFC 6761, section 6.3),
+// and the host name, which Java and others look up. Most programs find the first in /etc/hosts; few find the rest.
+type localNames struct {
+	hostname string
+	ipv6     bool
+}
+
+func newLocalNames(ipv6 bool) localNames {
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = "" // then there is none to answer for
+	}
+	return localNames{strings.ToLower(hostname), ipv6}
+}
+
+// lookup answers for a local name; others are not known.
+func (l localNames) lookup(name string, kind dnsmessage.Type) (addr netip.Addr, known bool) {
+	if name != "localhost" && !strings.HasSuffix(name, ".localhost") && (name == "" || name != l.hostname) {
+		return netip.Addr{}, false
+	}
+	switch {
+	case kind == dnsmessage.TypeA:
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+	case kind == dnsmessage.TypeAAAA && l.ipv6:
+		return netip.IPv6Loopback(), true
+	}
+	return netip.Addr{}, true
 }
 
 // start serves a socket until it is closed, or finish has been called.
@@ -110,37 +140,53 @@ func (r *resolver) answer(ctx context.Context, msg []byte) ([]byte, bool) {
 
 func (r *resolver) resolve(ctx context.Context, q dnsmessage.Question, reply *dnsmessage.Message) {
 	name := strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))
-	addr, err := r.lookup(ctx, name, strings.TrimPrefix(q.Type.String(), "Type"))
-	switch {
-	case err != nil:
-		reply.RCode = dnsmessage.RCodeServerFailure
-	case !addr.IsValid():
+	addr, allowed := r.local.lookup(name, q.Type)
+	if !allowed {
+		var err error
+		if addr, allowed, err = r.lookup(ctx, name, strings.TrimPrefix(q.Type.String(), "Type")); err != nil {
+			reply.RCode = dnsmessage.RCodeServerFailure
+			return
+		}
+	}
+	if !allowed {
 		reply.RCode = dnsmessage.RCodeNameError
-	case q.Type == dnsmessage.TypeA && addr.Is4():
-		reply.Answers = []dnsmessage.Resource{{
-			Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: answerTTL},
-			Body:   &dnsmessage.AResource{A: addr.As4()},
-		}}
+	}
+	header := dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: answerTTL}
+	switch {
+	case allowed && q.Type == dnsmessage.TypeA && addr.Is4():
+		reply.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AResource{A: addr.As4()}}}
+	case allowed && q.Type == dnsmessage.TypeAAAA && addr.Is6():
+		reply.Answers = []dnsmessage.Resource{{Header: header, Body: &dnsmessage.AAAAResource{AAAA: addr.As16()}}}
+	default:
+		reply.Authorities = []dnsmessage.Resource{authority()}
+	}
+}
+
+// authority says for how long a program may remember that there is nothing (RFC 2308, section 3).
+func authority() dnsmessage.Resource {
+	return dnsmessage.Resource{
+		Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName("."), Class: dnsmessage.ClassINET, TTL: answerTTL},
+		Body: &dnsmessage.SOAResource{
+			NS: dnsmessage.MustNewName("sandbox.invalid."), MBox: dnsmessage.MustNewName("nobody.sandbox.invalid."),
+			Serial: 1, Refresh: answerTTL, Retry: answerTTL, Expire: answerTTL, MinTTL: answerTTL,
+		},
 	}
 }
 
 // askRunner is the lookup over the link.
 func askRunner(s *link.Session) lookup {
-	return func(ctx context.Context, name, recordType string) (netip.Addr, error) {
+	return func(ctx context.Context, name, recordType string) (netip.Addr, bool, error) {
 		stream, err := s.Open(link.Header{Purpose: link.Resolve, Name: name, Type: recordType})
 		if err != nil {
-			return netip.Addr{}, err
+			return netip.Addr{}, false, err
 		}
 		defer stream.Close()
 		if deadline, ok := ctx.Deadline(); ok {
 			if err := stream.SetReadDeadline(deadline); err != nil {
-				return netip.Addr{}, err
+				return netip.Addr{}, false, err
 			}
 		}
 		answer, err := stream.ReadAnswer()
-		if err != nil || !answer.Allowed {
-			return netip.Addr{}, err
-		}
-		return answer.Addr, nil
+		return answer.Addr, answer.Allowed, err
 	}
 }

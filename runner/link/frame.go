@@ -11,7 +11,7 @@ import (
 )
 
 // Version is the number of this protocol. Runner and guest must agree on it exactly: they ship together.
-const Version = 1
+const Version = 2
 
 // MaxFrame bounds one frame in bytes. A whole process environment (the kernel's limit for one argument is
 // 128 KiB) fits; a hostile peer cannot make the other side allocate more.
@@ -31,6 +31,7 @@ type Frame struct {
 	Refused  *Refused     `json:"refused,omitempty"`  // guest to runner: traffic that ended inside
 	Exit     *Exit        `json:"exit,omitempty"`     // guest to runner, last
 	Failure  *Failure     `json:"failure,omitempty"`  // guest to runner: the sandbox could not be put up
+	Reset    *Reset       `json:"reset,omitempty"`    // both ways: a connection was broken off
 }
 
 // Start tells the guest what to run and how.
@@ -118,7 +119,7 @@ func (f Frame) count() int {
 	n := 0
 	for _, set := range []bool{
 		f.Start != nil, f.Measured != nil, f.Go != nil, f.Started != nil, f.Signal != nil,
-		f.Resize != nil, f.Refused != nil, f.Exit != nil, f.Failure != nil,
+		f.Resize != nil, f.Refused != nil, f.Exit != nil, f.Failure != nil, f.Reset != nil,
 	} {
 		if set {
 			n++

@@ -37,6 +37,7 @@ func FuzzLink(f *testing.F) {
 	f.Add(append(control, muxFrame(muxData, fin, 1, framed(`{"exit":{"code":3}}`))...))
 	f.Add(append(control, control...))
 	f.Add(append(control, muxFrame(muxData, rst, 1, nil)...))
+	f.Add(append(control, muxFrame(muxData, 0, 1, framed(`{"reset":{"stream":1}}`))...))
 	f.Add(append(header(`{"purpose":"resolve","name":"example.org","type":"A"}`), muxFrame(muxPing, muxPingSYN, 0, nil)...))
 	f.Add(append(header(`{"purpose":"connect","addr":"192.0.2.1:80"}`), muxFrame(1, 0, 1, nil)...))
 	f.Add(muxFrame(3, 0, 0, nil))
@@ -86,7 +87,7 @@ func readAll(t *testing.T, st *Stream, limit int) {
 func FuzzFrame(f *testing.F) {
 	for _, text := range []string{
 		`{"go":{}}`, `{"exit":{"code":1,"signal":9,"error":"x","oom_kills":1}}`, `{"refused":{"proto":"udp","addr":"[::1%lo]:1"}}`,
-		`{"measured":{"agent":{"uid":[1,2,3,4]},"mounts":[{"target":"/"}]}}`, `{"start":{"argv":["\ud800"]}}`, `{"Go":{}}`,
+		`{"measured":{"agent":{"uid":[1,2,3,4]},"mounts":[{"target":"/"}]}}`, `{"start":{"argv":["\ud800"]}}`, `{"Go":{}}`, `{"reset":{"stream":4294967295}}`, `{"reset":{"stream":-1}}`,
 	} {
 		f.Add([]byte(text))
 	}

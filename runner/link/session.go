@@ -65,7 +65,7 @@ const (
 	backlog = 256
 	// MaxStreams is how many streams a guest has a use for at once. Each may hold what the multiplexer lets a peer send
 	// before it is read, 256 KiB.
-	MaxStreams = 2048
+	MaxStreams = 5000
 	// maxHeader bounds a stream's header in bytes: a name and an address.
 	maxHeader = 4 << 10
 )
@@ -97,6 +97,9 @@ func config() *yamux.Config {
 	c.ConnectionWriteTimeout = peerTimeout
 	// The guest's half of a refused or slow connection must not end the whole session.
 	c.StreamOpenTimeout = 0
+	// One direction of a connection may go on for hours after the other has ended. What a peer never ends counts
+	// towards MaxStreams.
+	c.StreamCloseTimeout = 0
 	c.LogOutput = io.Discard
 	return c
 }
@@ -106,17 +109,43 @@ type Stream struct {
 	*yamux.Stream
 }
 
+// Read reads what the peer sent. The end of the session is not an orderly end of the stream: what was on its way is lost.
+func (s *Stream) Read(b []byte) (int, error) {
+	n, err := s.Stream.Read(b)
+	if errors.Is(err, io.EOF) && s.Session().IsClosed() {
+		err = yamux.ErrSessionShutdown
+	}
+	return n, err
+}
+
 // Open opens a stream and sends its header.
 func (s *Session) Open(h Header) (*Stream, error) {
+	st, err := s.Begin()
+	if err != nil {
+		return nil, err
+	}
+	if err := st.WriteHeader(h); err != nil {
+		_ = st.Close()
+		return nil, err
+	}
+	return st, nil
+}
+
+// Begin opens a stream, of which the peer can't say anything before WriteHeader has sent its header.
+func (s *Session) Begin() (*Stream, error) {
 	st, err := s.mux.OpenStream()
 	if err != nil {
-		return nil, fmt.Errorf("link: open %s: %w", h.Purpose, err)
-	}
-	if err := writeJSON(st, h); err != nil {
-		_ = st.Close()
-		return nil, fmt.Errorf("link: open %s: %w", h.Purpose, err)
+		return nil, fmt.Errorf("link: open: %w", err)
 	}
 	return &Stream{st}, nil
+}
+
+// WriteHeader sends the stream's header.
+func (s *Stream) WriteHeader(h Header) error {
+	if err := writeJSON(s, h); err != nil {
+		return fmt.Errorf("link: open %s: %w", h.Purpose, err)
+	}
+	return nil
 }
 
 // Accept waits for the next stream. Its header has not been read: see ReadHeader. The error is final: a peer that has
