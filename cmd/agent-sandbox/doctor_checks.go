@@ -109,8 +109,12 @@ func (x *examination) checkPolicy() {
 	x.add("policy", statusOK, "", "%s for %s", policyName(p.Name()), project)
 }
 
-// oldest is the oldest API of an engine that is tested: Docker 20.10.
-const oldestAPI = "1.41"
+// The oldest engine that will do: one before 20.10.10 does not know errnoRet in a seccomp profile, and starts nothing
+// with ours.
+const (
+	oldestAPI    = "1.41"
+	oldestEngine = "20.10.10"
+)
 
 func (x *examination) checkEngine(ctx context.Context) {
 	cfg, err := x.app.engineConfig()
@@ -132,7 +136,9 @@ func (x *examination) checkEngine(ctx context.Context) {
 		place = "not on this host's file system"
 	}
 	detail := fmt.Sprintf("%s, API %s, %s, at %s (%s)", f.Version, f.API, f.Runtime, x.Host, place)
-	x.require("engine", atLeast(f.API, oldestAPI), detail, detail+": it is too old", "use Docker 20.10 or newer")
+	// Other engines that speak the API, such as Podman, count their versions in their own way.
+	good := atLeast(f.API, oldestAPI) && (!strings.HasPrefix(f.Version, "20.10.") || atLeast(f.Version, oldestEngine))
+	x.require("engine", good, detail, detail+": it is too old", "use Docker "+oldestEngine+" or newer")
 }
 
 // engineHost is the address that the engine's client will use.
@@ -153,15 +159,20 @@ func forbidden(ctx context.Context, socket string) bool {
 	return errors.Is(err, os.ErrPermission)
 }
 
-// atLeast compares versions such as "1.41". What can't be read is not old.
+// atLeast compares versions such as "1.41" and "20.10.24+dfsg1". What can't be read is not old.
 func atLeast(version, oldest string) bool {
-	major, minor, _ := strings.Cut(version, ".")
-	oldMajor, oldMinor, _ := strings.Cut(oldest, ".")
-	a, errA := strconv.Atoi(major)
-	b, errB := strconv.Atoi(minor)
-	c, _ := strconv.Atoi(oldMajor)
-	d, _ := strconv.Atoi(oldMinor)
-	return errA != nil || errB != nil || a > c || a == c && b >= d
+	numbers := strings.FieldsFunc(version, func(r rune) bool { return r < '0' || r > '9' })
+	for i, part := range strings.Split(oldest, ".") {
+		if i >= len(numbers) {
+			return true
+		}
+		have, err := strconv.Atoi(numbers[i])
+		want, _ := strconv.Atoi(part)
+		if err != nil || have != want {
+			return err != nil || have > want
+		}
+	}
+	return true
 }
 
 // checkKernel is about what the engine says of its kernel. What the sandbox really gets is measured in each run.

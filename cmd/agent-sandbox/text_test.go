@@ -92,11 +92,25 @@ func TestCommandLine(t *testing.T) {
 
 func TestAtLeast(t *testing.T) {
 	for _, tt := range []struct {
-		version string
-		want    bool
-	}{{"1.41", true}, {"1.40", false}, {"1.9", false}, {"1.56", true}, {"2.0", true}, {"", true}} {
-		if got := atLeast(tt.version, oldestAPI); got != tt.want {
-			t.Errorf("atLeast(%q) = %v, want %v", tt.version, got, tt.want)
+		version, oldest string
+		want            bool
+	}{
+		{"1.41", oldestAPI, true},
+		{"1.40", oldestAPI, false},
+		{"1.9", oldestAPI, false},
+		{"1.56", oldestAPI, true},
+		{"2.0", oldestAPI, true},
+		{"", oldestAPI, true},
+		{"20.10.24+dfsg1", oldestEngine, true},
+		{"20.10.10", oldestEngine, true},
+		{"20.10.9", oldestEngine, false},
+		{"20.10.5+dfsg1", oldestEngine, false},
+		{"2.0.0-beta.24", oldestAPI, true},
+		{"28.5.2", oldestEngine, true},
+		{"unknown", oldestEngine, true},
+	} {
+		if got := atLeast(tt.version, tt.oldest); got != tt.want {
+			t.Errorf("atLeast(%q, %q) = %v, want %v", tt.version, tt.oldest, got, tt.want)
 		}
 	}
 }
