@@ -62,12 +62,13 @@ func createFiles(dir string, start *link.Start) (insideFiles, error) {
 // fill writes all of them, and closes them.
 func (files insideFiles) fill(start *link.Start, usual trustPlaces) (*link.Trusted, error) {
 	defer files.Close()
+	var missing []string
 	for _, f := range start.Files {
 		var before []byte
 		if f.After != "" {
 			var err error
 			if before, err = readInside(f.After, maxSetting); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return nil, fmt.Errorf("%s comes after a file that can't be read: %w", f.Name, err)
+				missing = append(missing, err.Error())
 			}
 		}
 		if err := files.write(f.Name, append(before, f.Content...)); err != nil {
@@ -81,6 +82,7 @@ func (files insideFiles) fill(start *link.Start, usual trustPlaces) (*link.Trust
 	if err != nil {
 		return nil, err
 	}
+	t.made.Missing = append(t.made.Missing, missing...)
 	err = errors.Join(
 		files.write(link.CAFile, t.own.pem()),
 		files.write(link.BundleFile, t.bundle.pem()),

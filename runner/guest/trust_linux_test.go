@@ -162,17 +162,26 @@ func TestFilesOfScratch(t *testing.T) {
 
 // TestFilesRefused: without the run's certificate nothing works, so that it is no matter of reporting.
 func TestFilesRefused(t *testing.T) {
-	for name, start := range map[string]*link.Start{
-		"no certificate":           {Trust: &link.Trust{CA: []byte("text")}},
-		"a setting of a directory": {Files: []link.File{{Name: "a", After: "/"}}},
-	} {
-		files, err := createFiles(t.TempDir(), start)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := files.fill(start, trustPlaces{}); err == nil {
-			t.Errorf("%s is accepted", name)
-		}
+	start := &link.Start{Trust: &link.Trust{CA: []byte("text")}}
+	files, err := createFiles(t.TempDir(), start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made, err := files.fill(start, trustPlaces{}); err == nil {
+		t.Errorf("no certificate is accepted: %+v", made)
+	}
+}
+
+// TestFilesAfterNothing: settings that can't be read are reported, and ours are in force all the same.
+func TestFilesAfterNothing(t *testing.T) {
+	dir := t.TempDir()
+	start := &link.Start{
+		Files: []link.File{{Name: "wgetrc", Content: []byte("ours\n"), After: "/"}},
+		Trust: &link.Trust{CA: encodePEM("CERTIFICATE", newCertificate(t, "run"))},
+	}
+	made := makeFiles(t, dir, start, trustPlaces{})
+	if got := string(readMade(t, dir, "wgetrc")); got != "ours\n" || !slices.Contains(made.Missing, "/ is no ordinary file") {
+		t.Errorf("the file has %q, the report is %+v", got, made)
 	}
 }
 
