@@ -56,8 +56,8 @@ func checkSecret(text string) error {
 	return nil
 }
 
-// isStructure reports what separates the parts of a token, such as a JWT's, and what fills Base64 up. It stays.
-func isStructure(c byte) bool { return c == '.' || c == '=' }
+// isStructure reports what separates the parts of a token, such as a JWT's. It stays.
+func isStructure(c byte) bool { return c == '.' }
 
 // The kinds of characters.
 const (

@@ -42,13 +42,13 @@ func TestPlaceholderStructure(t *testing.T) {
 	}
 	shape := func(s string) string {
 		return strings.Map(func(r rune) rune {
-			if strings.ContainsRune(".=", r) {
+			if r == '.' {
 				return r
 			}
 			return 'x'
 		}, s)
 	}
-	if shape(got) != shape(text) {
+	if shape(got) != shape(text) || strings.Contains(got, "=") {
 		t.Errorf("the placeholder is %q", got)
 	}
 }
@@ -58,7 +58,7 @@ func TestNewPlaceholderRefuses(t *testing.T) {
 		"":                                 "too short",
 		"0123456789abcde":                  "too short",
 		"sk-ant-api03-0123456789abcde":     "too short",
-		"0123456789abcde......=":           "too short",
+		"0123456789abcde.......":           "too short",
 		"0123456789abcdef\n":               "no header takes",
 		"0123456789 abcdef":                "no header takes",
 		"0123456789\x00abcdef":             "no header takes",
@@ -102,7 +102,7 @@ func FuzzPlaceholder(f *testing.F) {
 		if checkSecret(got) != nil && prefixOf(got).text == start {
 			t.Fatalf("%q, for %q, would not pass as a secret itself", got, text)
 		}
-		hex := strings.Trim(strings.ToLower(rest), digits+"abcdef.=") == ""
+		hex := strings.Trim(strings.ToLower(rest), digits+"abcdef.") == ""
 		if !hex && kinds(got[len(start):])&^kinds(rest) != 0 && strings.ContainsAny(rest, digits+lower+upper) {
 			t.Fatalf("%q has other characters than %q", got, text)
 		}
@@ -111,7 +111,7 @@ func FuzzPlaceholder(f *testing.F) {
 
 // kinds is a set of what text is made of.
 func kinds(text string) (set int) {
-	for i, kind := range []string{digits, lower, upper, ".="} {
+	for i, kind := range []string{digits, lower, upper, "."} {
 		if strings.ContainsAny(text, kind) {
 			set |= 1 << i
 		}
