@@ -98,26 +98,28 @@ func TestTrustInsideOfRoot(t *testing.T) {
 	}
 }
 
-// TestFilesInside: the agent reads the sandbox's files, and changes nothing about them. That it writes beside them
-// shows that the attempts are right.
+// change tries to alter the sandbox's own files in every way, and says what it got to. That it writes beside them shows
+// that the attempts are right.
+const change = `
+	d=/run/agent-sandbox
+	for f in $d/*; do
+		test -r $f || echo "unreadable $f" >&2
+		{ chmod 644 $f || echo x >>$f || rm $f; } 2>/dev/null && echo "changed $f" >&2
+	done
+	{ echo x >$d/new || mkdir $d/dir || mv $d /run/elsewhere || rmdir $d || ln -s / $d/link; } 2>/dev/null && echo "changed $d" >&2
+	{ echo x >/run/new && mkdir /run/dir && mv /run/dir /run/elsewhere && rmdir /run/elsewhere; } && echo "control works" >&2
+`
+
+// TestFilesInside: the agent reads the sandbox's files, and changes nothing about them. An agent with uid 0, whose files
+// they are, does: so it is their owner that protects them.
 func TestFilesInside(t *testing.T) {
 	l := testLab(t)
 	authority, _ := authorityOf(t)
-	b := l.start(t, setup{name: "files", seam: seam{authority: authority}, policy: "env: [SYSTEM_WGETRC=/etc/shadow]\n"}, []string{"sh", "-c", `
-		cat "$AGENT_SANDBOX_POLICY" || exit 1
-		cat "$SYSTEM_WGETRC" >&2
-		d=/run/agent-sandbox
-		ls -ln $d >&2
-		for f in $d/*; do
-			test -r $f || echo "unreadable $f" >&2
-			{ echo x >>$f || chmod 666 $f || rm -f $f && ! test -e $f; } 2>/dev/null && echo "changed $f" >&2
-		done
-		{ echo x >$d/new || mkdir $d/dir || mv $d /run/elsewhere || rmdir $d || ln -s / $d/link; } 2>/dev/null && echo "changed $d" >&2
-		{ echo x >/run/new && mkdir /run/dir && mv /run/dir /run/elsewhere && rmdir /run/elsewhere; } && echo "control works" >&2
-	`}, nil)
+	b := l.start(t, setup{name: "files", seam: seam{authority: authority}, policy: "env: [SYSTEM_WGETRC=/etc/shadow]\n"},
+		[]string{"sh", "-c", `cat "$AGENT_SANDBOX_POLICY"; cat "$SYSTEM_WGETRC" >&2; ls -ln /run/agent-sandbox >&2;` + change}, nil)
 	var in InsidePolicy
 	if err := json.Unmarshal(b.stdout, &in); err != nil || in.Version != InsidePolicyVersion || in.Workspace.Path != WorkspaceTarget {
-		t.Errorf("the policy inside is %s (%v)", b.stdout, err)
+		t.Errorf("the policy inside is %s (%v, %v)", b.stdout, err, b.err)
 	}
 	said := string(b.stderr)
 	if strings.Contains(said, "changed") || strings.Contains(said, "unreadable") {
@@ -133,6 +135,10 @@ func TestFilesInside(t *testing.T) {
 		if !strings.Contains(said, " "+name+"\n") {
 			t.Errorf("%s is not there:\n%s", name, said)
 		}
+	}
+	root := l.start(t, setup{name: "files of root", seam: seam{authority: authority}, policy: "user: root\n"}, []string{"sh", "-c", change}, nil)
+	if n := strings.Count(string(root.stderr), "changed"); n != 7 {
+		t.Errorf("root changed %d of the files and their directory, so the attempts are not what they should be:\n%s", n, root.stderr)
 	}
 }
 

@@ -235,6 +235,20 @@ func TestTrust(t *testing.T) {
 	}
 }
 
+// TestTrustKeepsHostsValues: the options that come from the host are in force, and not in the plan.
+func TestTrustKeepsHostsValues(t *testing.T) {
+	vars := newVariables()
+	vars.set(javaVariable, "-Dpassword=of-the-host", "host")
+	trust([]byte("pem"), vars)
+	if got := vars.value(javaVariable); !strings.HasPrefix(got, "-Dpassword=of-the-host -D") {
+		t.Errorf("the options are %q", got)
+	}
+	text, err := json.Marshal(vars.list)
+	if err != nil || strings.Contains(string(text), "of-the-host") {
+		t.Errorf("the plan has %s (%v)", text, err)
+	}
+}
+
 // TestTrustOnlyWhenNeeded: without interception nothing about certificates changes.
 func TestTrustOnlyWhenNeeded(t *testing.T) {
 	for _, authority := range [][]byte{nil, []byte("pem")} {

@@ -232,6 +232,14 @@ func (v *variables) value(name string) string {
 	return ""
 }
 
+// source is where a variable comes from, empty if it isn't set.
+func (v *variables) source(name string) string {
+	if i, ok := v.at[name]; ok {
+		return v.list[i].Source
+	}
+	return ""
+}
+
 // environ is the environment as the kernel takes it.
 func (p *Plan) environ() []string {
 	env := make([]string, len(p.Env))

@@ -105,7 +105,11 @@ func trust(authority []byte, vars *variables) (*link.Trust, []link.File) {
 		}
 	}
 	ours := []string{javaTrustStore + "=" + storePath, javaTrustStore + "Type=JKS", javaTrustStore + "Password=" + link.StorePassword}
-	vars.set(javaVariable, strings.TrimSpace(before+" "+strings.Join(ours, " ")), "sandbox") // the last one of a kind counts
+	source := "sandbox"
+	if vars.source(javaVariable) == "host" {
+		source = "host" // what is there of the host's stays out of the plan
+	}
+	vars.set(javaVariable, strings.TrimSpace(before+" "+strings.Join(ours, " ")), source) // the last one of a kind counts
 	return t, files
 }
 

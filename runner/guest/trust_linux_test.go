@@ -257,3 +257,17 @@ func TestReadInside(t *testing.T) {
 		t.Errorf("read %d bytes, %v", len(b), err)
 	}
 }
+
+// BenchmarkFill is what certificates add to the start of a run, with this machine's own list.
+func BenchmarkFill(b *testing.B) {
+	start := &link.Start{Trust: &link.Trust{CA: encodePEM("CERTIFICATE", newCertificate(b, "run"))}}
+	for b.Loop() {
+		files, err := createFiles(b.TempDir(), start)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := files.fill(start, usualPlaces()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
