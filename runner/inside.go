@@ -48,8 +48,9 @@ type InsideNetwork struct {
 type InsideRule struct {
 	Host  policy.Host        `json:"host"`
 	Ports []policy.PortRange `json:"ports"` // "443", "8000-8010"
-	// Protocol is "http" for HTTP and TLS, whose first bytes must name the host, and "tcp" for any.
-	Protocol string            `json:"protocol"`
+	// Protocol is "http" for HTTP and TLS, whose first bytes must name the host, and "tcp" for any; left out of Deny, where it
+	// makes no difference.
+	Protocol string            `json:"protocol,omitempty"`
 	Requests []policy.HTTPRule `json:"requests,omitempty"` // only these, as "GET /path/**"; none: every request
 	Limits   *InsideTraffic    `json:"limits,omitempty"`
 	Bundle   string            `json:"bundle,omitempty"` // the list of hosts that it comes from
@@ -96,7 +97,7 @@ func (r *run) insidePolicy() InsidePolicy {
 	in := InsidePolicy{
 		Version: InsidePolicyVersion,
 		Network: InsideNetwork{
-			Allow: insideRules(p.Network.Allow), Deny: insideRules(p.Network.Deny), Limits: insideTraffic(p.Network.Limits), Otherwise: otherwise,
+			Allow: insideRules(p.Network.Allow, insideProtocol), Deny: insideRules(p.Network.Deny, noProtocol), Limits: insideTraffic(p.Network.Limits), Otherwise: otherwise,
 		},
 		Credentials: []InsideCredential{},
 		Workspace: InsideWorkspace{
@@ -112,17 +113,22 @@ func (r *run) insidePolicy() InsidePolicy {
 	return in
 }
 
-func insideRules(rules []policy.Rule) []InsideRule {
+func insideRules(rules []policy.Rule, protocol func(policy.Rule) string) []InsideRule {
 	all := []InsideRule{}
 	for _, rule := range rules {
-		protocol := "http"
-		if rule.TCP {
-			protocol = "tcp"
-		}
-		all = append(all, InsideRule{rule.Host, rule.Ports, protocol, rule.HTTP, insideTraffic(rule.Limits), rule.Bundle})
+		all = append(all, InsideRule{rule.Host, rule.Ports, protocol(rule), rule.HTTP, insideTraffic(rule.Limits), rule.Bundle})
 	}
 	return all
 }
+
+func insideProtocol(r policy.Rule) string {
+	if r.TCP {
+		return "tcp"
+	}
+	return "http"
+}
+
+func noProtocol(policy.Rule) string { return "" }
 
 func insideTraffic(l policy.Limits) *InsideTraffic {
 	t := InsideTraffic{int64(l.Upload), int64(l.Download), l.Idle.Seconds()}

@@ -78,8 +78,7 @@ resources: {cpus: 1.5, memory: 1GiB, pids: 100, timeout: 5m}
         "host": "bad.example.org",
         "ports": [
           "1-65535"
-        ],
-        "protocol": "http"
+        ]
       }
     ],
     "limits": {
