@@ -227,6 +227,7 @@ func (r *run) resolve(ctx context.Context) (err error) {
 	defer r.rec.Phase(event.Resolve)()
 	var beside errgroup.Group
 	beside.Go(r.watch)
+	beside.Go(func() error { return r.credentials(ctx) })
 	r.engine, err = engine.Connect(ctx, r.cfg.Engine)
 	if err = errors.Join(err, beside.Wait()); err == nil {
 		err = r.cannot()
@@ -278,9 +279,6 @@ func (r *run) agentIDs() (workspace.IDs, error) {
 // prepare finds the image, writes the plan and sets the view of the workspace up: all that can be done before there
 // is a container. The three parts don't need each other, and each waits for something else.
 func (r *run) prepare(ctx context.Context) error {
-	if err := r.credentials(ctx); err != nil {
-		return err
-	}
 	r.authority = r.cfg.testAuthority()
 	var g errgroup.Group
 	g.Go(func() error { return r.planImage(ctx) })
