@@ -167,13 +167,47 @@ func TestUnsupported(t *testing.T) {
 			}
 			checkGolden(t, "unsupported.golden", []byte(out.String()))
 		}
-		all := Features{true, true, true, true, true, true, true, true}
+		all := Features{true, allCredentials(), true, true, true, true, true, true, true}
 		if problems := Unsupported(p, all); len(problems) > 0 {
 			t.Errorf("%s with all features: %v", f.Name, problems)
 		}
 	}
 	if problems := Unsupported(Default(), Features{}); len(problems) > 0 {
 		t.Errorf("the default is not supported: %v", problems)
+	}
+}
+
+// allCredentials are the features of a program that can do everything.
+func allCredentials() (all []CredentialFeature) {
+	for _, kind := range OriginKinds() {
+		for _, d := range []Deliver{DeliverInject, DeliverEnv, DeliverFile} {
+			all = append(all, CredentialFeature{kind, d})
+		}
+	}
+	return all
+}
+
+// TestUnsupportedCredentials: a source alone does not bring every delivery, nor a delivery every source.
+func TestUnsupportedCredentials(t *testing.T) {
+	p := mustLoad(t, "version: 1\ncredentials:\n  a: {from: 'env:A'}\n  b: {from: 'env:B', deliver: env, env: B}\n"+
+		"  c: {from: 'exec:c'}\n  d: {from: 'env:D', rotate: 30d}\n  e: {from: 'env:E', deliver: file}\n")
+	have := Features{Credentials: []CredentialFeature{{"env", DeliverInject}}}
+	var got []string
+	for _, problem := range Unsupported(p, have) {
+		got = append(got, problem.Path+": "+problem.Message)
+	}
+	want := []string{
+		"credentials.b.deliver: this version can't deliver credentials from env as env yet",
+		"credentials.c: this version can't get credentials from exec yet",
+		"credentials.d.rotate: this version can't tell the age of a credential yet",
+		"credentials.e.deliver: this version can't deliver credentials from env as file yet",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("unsupported are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	have.Credentials, have.Rotation = allCredentials(), true
+	if problems := Unsupported(p, have); len(problems) > 0 {
+		t.Errorf("with everything: %v", problems)
 	}
 }
 

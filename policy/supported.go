@@ -1,18 +1,28 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Features says which mechanisms the program has. What is false and asked for by a policy is refused by
 // [Unsupported]: a protection or a permission that is written down and does nothing would be worse than none.
 type Features struct {
-	Network     bool // network: rules are enforced and connections made
-	Credentials bool // credentials: issued, attached and revoked
-	Agents      bool // agent: kits
-	Caches      bool // caches: volumes
-	ImageBuild  bool // image.build
-	Signing     bool // evidence.sign other than auto and none
-	Retention   bool // evidence.retain, when the file sets it
-	Include     bool // evidence.include
+	Network     bool                // network: rules are enforced and connections made
+	Credentials []CredentialFeature // credentials: the sources that there are, each with a delivery
+	Rotation    bool                // credentials: rotate and rotate-enforce
+	Agents      bool                // agent: kits
+	Caches      bool                // caches: volumes
+	ImageBuild  bool                // image.build
+	Signing     bool                // evidence.sign other than auto and none
+	Retention   bool                // evidence.retain, when the file sets it
+	Include     bool                // evidence.include
+}
+
+// CredentialFeature is one source of credentials with one way to deliver them.
+type CredentialFeature struct {
+	Kind    string // of [OriginKinds]
+	Deliver Deliver
 }
 
 // Unsupported lists the sections of the policy that need a mechanism which the program lacks, by name and place, sorted. Empty
@@ -32,7 +42,15 @@ func Unsupported(p *Policy, have Features) Problems {
 	add(have.Network, len(n.Deny) > 0, "network.deny", "apply network rules")
 	add(have.Network, n.Limits != Limits{}, "network.limits", "limit traffic")
 	for _, c := range p.Credentials {
-		add(have.Credentials, true, "credentials."+c.Name, "issue credentials")
+		path := "credentials." + c.Name
+		fromKind := func(f CredentialFeature) bool { return f.Kind == c.From.Kind }
+		if !slices.ContainsFunc(have.Credentials, fromKind) {
+			add(false, true, path, "get credentials from "+c.From.Kind)
+			continue
+		}
+		add(slices.Contains(have.Credentials, CredentialFeature{c.From.Kind, c.Deliver}), true, path+".deliver",
+			fmt.Sprintf("deliver credentials from %s as %s", c.From.Kind, c.Deliver))
+		add(have.Rotation, c.Rotate != 0, path+".rotate", "tell the age of a credential")
 	}
 	add(have.Agents, p.Agent != "", "agent", "start an agent by the name of its kit")
 	add(have.Caches, len(p.Caches) > 0, "caches", "keep caches")

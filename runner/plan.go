@@ -34,6 +34,7 @@ type Plan struct {
 	TTY       bool            `json:"tty"`
 	Agent     Identity        `json:"agent"`
 	Env       []Variable      `json:"env"`
+	Files     []string        `json:"files"` // what the sandbox itself adds inside
 	Image     engine.Image    `json:"image"`
 	Engine    engine.Facts    `json:"engine"`
 	Workspace WorkspacePlan   `json:"workspace"`
@@ -45,6 +46,9 @@ type Plan struct {
 	Output    int64           `json:"output"` // bytes of output that the logs keep
 	Policy    PolicyPlan      `json:"policy"`
 	Lowered   []event.Lowered `json:"lowered"`
+
+	files []link.File // what of Files the runner has
+	trust *link.Trust // what of them the guest puts together; nil: nothing is intercepted
 }
 
 // Identity is who the agent is inside.
@@ -60,7 +64,7 @@ type Identity struct {
 type Variable struct {
 	Name   string `json:"name"`
 	Value  string `json:"value,omitempty"`
-	Source string `json:"source"` // image, sandbox, policy or host
+	Source string `json:"source"` // image, sandbox, policy, host or credential
 	value  string
 }
 
@@ -98,7 +102,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 
 // makePlan decides everything that follows from configuration, policy, engine and image. The view of the workspace
 // and the guest's delivery are added when they are there.
-func (r *run) makePlan() *Plan {
+func (r *run) makePlan() (*Plan, error) {
 	p, ids := r.cfg.Policy, r.ids
 	plan := &Plan{
 		Version: PlanVersion,
@@ -117,7 +121,9 @@ func (r *run) makePlan() *Plan {
 		Output:  int64(p.Resources.Output),
 		Policy:  PolicyPlan{Path: p.Name(), Digest: p.Digest(), Compiled: p, Ceiling: r.cfg.CeilingDigest},
 	}
-	plan.Env = r.environment(plan)
+	if err := r.environment(plan); err != nil {
+		return nil, err
+	}
 	plan.Container = engine.Spec{
 		Run: r.id, Image: r.image.ID, Hostname: hostname, IPv6: plan.Engine.IPv6,
 		Tmpfs: append(tmpfs(p.Resources, ids), volumes(r.image, p, ids)...), Weakened: r.cfg.weakened(),
@@ -131,7 +137,7 @@ func (r *run) makePlan() *Plan {
 	} else {
 		r.lower("seccomp", "the policy says seccomp: default: the engine's own filter is in force", "remove `seccomp: default` from the policy")
 	}
-	return plan
+	return plan, nil
 }
 
 // tmpfs are the places where the agent may write besides the workspace. Programs may be started from /tmp and HOME:
@@ -141,13 +147,15 @@ func tmpfs(res policy.Resources, ids workspace.IDs) []engine.Tmpfs {
 		{Target: "/tmp", Size: int64(res.Tmp), Mode: "1777", UID: ids.UID, GID: ids.GID, Exec: true},
 		{Target: "/run", Size: int64(res.Run), Mode: "0755", UID: ids.UID, GID: ids.GID},
 		{Target: engine.Home, Size: int64(res.Home), Mode: "0700", UID: ids.UID, GID: ids.GID, Exec: true},
+		// Root's, so that the agent can't change what the guest writes there.
+		{Target: link.FilesDir, Size: insideSize, Mode: "0755"},
 	}
 }
 
 // volumes put memory where the image declares volumes. The engine would fill a volume of its own there, on a disk that
 // nothing bounds.
 func volumes(img engine.Image, p *policy.Policy, ids workspace.IDs) []engine.Tmpfs {
-	taken := []string{WorkspaceTarget, "/tmp", "/run", engine.Home, "/dev/shm", engine.GuestMount}
+	taken := []string{WorkspaceTarget, "/tmp", "/run", link.FilesDir, engine.Home, "/dev/shm", engine.GuestMount}
 	for _, m := range p.Mounts {
 		taken = append(taken, m.Target)
 	}
@@ -160,9 +168,9 @@ func volumes(img engine.Image, p *policy.Policy, ids workspace.IDs) []engine.Tmp
 	return all
 }
 
-// environment is the image's, then the sandbox's own, then the policy's; the later wins. Nothing of the runner's
-// environment gets in unless the policy names it.
-func (r *run) environment(p *Plan) []Variable {
+// environment is the image's, then the sandbox's own, then the policy's, then what the sandbox insists on; the later
+// wins. Nothing of the runner's environment gets in unless the policy names it.
+func (r *run) environment(p *Plan) error {
 	vars := newVariables()
 	for _, kv := range r.image.Env {
 		name, value, _ := strings.Cut(kv, "=")
@@ -190,7 +198,9 @@ func (r *run) environment(p *Plan) []Variable {
 			vars.set(v.Name, value, "host")
 		}
 	}
-	return vars.list
+	err := r.inside(p, vars)
+	p.Env = vars.list
+	return err
 }
 
 // variables keeps the order in which names were first set.
@@ -212,6 +222,22 @@ func (v *variables) set(name, value, source string) {
 	}
 	v.at[name] = len(v.list)
 	v.list = append(v.list, entry)
+}
+
+// value is that of a variable, empty if it isn't set.
+func (v *variables) value(name string) string {
+	if i, ok := v.at[name]; ok {
+		return v.list[i].value
+	}
+	return ""
+}
+
+// source is where a variable comes from, empty if it isn't set.
+func (v *variables) source(name string) string {
+	if i, ok := v.at[name]; ok {
+		return v.list[i].Source
+	}
+	return ""
 }
 
 // environ is the environment as the kernel takes it.

@@ -32,13 +32,15 @@ func TestEnvironment(t *testing.T) {
 	r.cfg.Policy = loaded(t, "env: [CI, EMPTY, ABSENT, 'LANG=de=DE', 'HOME=/elsewhere']\n")
 	r.image.Env = []string{"PATH=/image", "LANG=C", "NOVALUE", "USER=of-the-image", "PATH=/image/again"}
 	p := &Plan{Agent: Identity{User: "agent", Home: "/home/agent"}}
-	p.Env = r.environment(p)
+	if err := r.environment(p); err != nil {
+		t.Fatal(err)
+	}
 	want := []string{
 		"PATH=/image/again", "LANG=de=DE", "NOVALUE=", "USER=agent", "HOME=/elsewhere", "LOGNAME=agent",
 		"AGENT_SANDBOX=" + r.id, "EMAIL=agent@sandbox.invalid", "GIT_CONFIG_COUNT=2",
 		"GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=/workspace",
 		"GIT_CONFIG_KEY_1=safe.directory", "GIT_CONFIG_VALUE_1=/workspace/*",
-		"CI=true", "EMPTY=",
+		"CI=true", "EMPTY=", "AGENT_SANDBOX_POLICY=/run/agent-sandbox/policy.json",
 	}
 	if diff := cmp.Diff(p.environ(), want); diff != "" {
 		t.Errorf("the environment is another (-got +want):\n%s", diff)
@@ -61,7 +63,9 @@ func TestEnvironmentTerminal(t *testing.T) {
 	r, _ := newRun(t, Config{Term: "xterm-256color"})
 	for _, tty := range []bool{false, true} {
 		p := &Plan{TTY: tty}
-		p.Env = r.environment(p)
+		if err := r.environment(p); err != nil {
+			t.Fatal(err)
+		}
 		if got := slices.Contains(p.environ(), "TERM=xterm-256color"); got != tty {
 			t.Errorf("tty %t: the environment is %q", tty, p.environ())
 		}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/credential"
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
@@ -54,6 +55,8 @@ type Config struct {
 
 	// LookupEnv finds a variable of the caller's environment that the policy names; required.
 	LookupEnv func(string) (string, bool)
+	// CI: nobody watches the run. What only a person can answer for is refused.
+	CI bool
 
 	Stdin          io.Reader // nil: at its end at once
 	Stdout, Stderr io.Writer // required
@@ -114,6 +117,10 @@ type run struct {
 	view    *workspace.View
 	lowered []event.Lowered
 	head    head
+
+	// What goes into the plan, and so has to be there before it.
+	grants    []credential.Grant
+	authority []byte // the run's certificate in PEM; nil: nothing is intercepted
 }
 
 // Run runs the task of cfg. An error means that we failed, or refused; Result is the record's either way. Cancelling
@@ -226,6 +233,7 @@ func (r *run) resolve(ctx context.Context) (err error) {
 	var beside errgroup.Group
 	beside.Go(r.watch)
 	beside.Go(r.openGateway)
+	beside.Go(func() error { return r.credentials(ctx) })
 	r.engine, err = engine.Connect(ctx, r.cfg.Engine)
 	if err = errors.Join(err, beside.Wait()); err == nil {
 		err = r.cannot()
@@ -277,6 +285,7 @@ func (r *run) agentIDs() (workspace.IDs, error) {
 // prepare finds the image, writes the plan and sets the view of the workspace up: all that can be done before there
 // is a container. The three parts don't need each other, and each waits for something else.
 func (r *run) prepare(ctx context.Context) error {
+	r.authority = r.cfg.testAuthority()
 	var g errgroup.Group
 	g.Go(func() error { return r.planImage(ctx) })
 	g.Go(func() error { return r.prepareView(ctx) })
@@ -299,8 +308,8 @@ func (r *run) planImage(ctx context.Context) (err error) {
 	if r.image, err = r.engine.Image(ctx, r.cfg.Image); err != nil {
 		return err
 	}
-	r.plan = r.makePlan()
-	return nil
+	r.plan, err = r.makePlan()
+	return err
 }
 
 // started is the run's first event.

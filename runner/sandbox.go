@@ -155,6 +155,7 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	err := link.WriteFrame(b.control, link.Frame{Start: &link.Start{
 		Version: link.Version, Argv: p.Argv, Env: p.environ(), Dir: p.Dir, Claim: b.run.claim(),
 		UID: p.Agent.UID, GID: p.Agent.GID, TTY: p.TTY, Size: b.run.cfg.Size,
+		Files: p.files, Trust: p.trust,
 	}})
 	if err != nil {
 		return fmt.Errorf("instruct the guest: %w", err)
@@ -170,6 +171,11 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	}
 	for _, reason := range m.Network.Reasons {
 		b.run.lower("network", reason, "")
+	}
+	if m.Trust != nil {
+		for _, reason := range m.Trust.Missing {
+			b.run.warn("certificates: " + event.Printable(reason))
+		}
 	}
 	return nil
 }

@@ -7,8 +7,9 @@ import "github.com/org/agent-sandbox/runner/engine"
 // seam lets the escape suite, which is in this package, leave protections out.
 type seam struct {
 	container engine.Weakened
-	unchecked bool // the agent is started whatever was measured
-	noDisk    bool // the disk is not guarded
+	unchecked bool   // the agent is started whatever was measured
+	noDisk    bool   // the disk is not guarded
+	authority []byte // a certificate that the sandbox is to trust
 }
 
 func (s seam) weakened() engine.Weakened { return s.container }
@@ -21,3 +22,5 @@ func (s seam) verdict(err error) error {
 }
 
 func (s seam) skipDisk() bool { return s.noDisk }
+
+func (s seam) testAuthority() []byte { return s.authority }

@@ -52,6 +52,7 @@ func verify(p *Plan, m *link.Measurement, own map[string]string) error {
 		check(name == "lo" || slices.Contains(fallbackInterfaces(), name), "there is a network interface %q", name)
 	}
 	check(m.Network.Capture, "outgoing connections aren't captured: %s", strings.Join(m.Network.Reasons, ", "))
+	check(p.trust == nil || m.Trust != nil && m.Trust.Certificates > 0, "the run's certificate is not trusted inside")
 	checkIsolation(check, p, m.Isolation)
 	checkLimits(check, p.Container.Limits, m.Cgroup)
 	checkMounts(check, p, m.Mounts)
@@ -185,6 +186,6 @@ func measured(m *link.Measurement) event.GuestMeasured {
 		Mounts: len(m.Mounts), MountsDigest: hex.EncodeToString(sum[:]), Interfaces: m.Interfaces,
 		Cgroup:    event.CgroupLimits(m.Cgroup),
 		Network:   event.Capture{TCP: m.Network.Capture, IPv6: m.Network.IPv6, Datagrams: m.Network.Datagrams, Reasons: m.Network.Reasons},
-		Isolation: event.Isolation(m.Isolation), Kernel: m.Kernel,
+		Isolation: event.Isolation(m.Isolation), Trust: (*event.Trust)(m.Trust), Kernel: m.Kernel,
 	}
 }

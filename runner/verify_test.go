@@ -166,6 +166,7 @@ func otherDeviations() map[string]deviation {
 		"a mount more": {func(_ *Plan, m *link.Measurement) {
 			m.Mounts = append(m.Mounts, link.Mount{Target: "/var/run/docker.sock", Type: "ext4", ReadOnly: true})
 		}, "/var/run/docker.sock"},
+		"a certificate that nobody trusts": {func(p *Plan, m *link.Measurement) { p.trust, m.Trust = &link.Trust{}, &link.Trusted{} }, "certificate is not trusted"},
 		"a second mount on a planned place": {func(_ *Plan, m *link.Measurement) {
 			m.Mounts = append(m.Mounts, link.Mount{Target: "/workspace/.git/hooks", Type: "ext4"})
 		}, "/workspace/.git/hooks is writable"},

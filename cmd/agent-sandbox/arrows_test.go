@@ -28,14 +28,15 @@ func arrows() map[string][]string {
 		"cmd/guest": {"runner/guest"},
 
 		"runner": {
-			"policy", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
+			"policy", "runner/credential", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
 			"runner/workspace/ovl",
 			"golang.org/x/sync",
 		},
-		"runner/engine":    {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
-		"runner/egress":    {"policy", "golang.org/x/net"},
-		"runner/runs":      {"runner/event", "golang.org/x/sys"},
-		"runner/workspace": {"policy", "runner/workspace/ovl", "golang.org/x/sync", "golang.org/x/sys"},
+		"runner/engine":     {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
+		"runner/credential": {"policy", "runner/secret"},
+		"runner/egress":     {"policy", "golang.org/x/net"},
+		"runner/runs":       {"runner/event", "golang.org/x/sys"},
+		"runner/workspace":  {"policy", "runner/workspace/ovl", "golang.org/x/sync", "golang.org/x/sys"},
 		"runner/guest": {
 			"runner/link", "runner/workspace/ovl",
 			"github.com/creack/pty", "github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink",

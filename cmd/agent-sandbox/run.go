@@ -209,10 +209,12 @@ func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
 	if err != nil {
 		return runner.Config{}, err
 	}
+	ci, _ := a.lookupEnv("CI")
 	return runner.Config{
 		Version: version, Argv: argv, Project: project, Subdir: sub, Image: imageOf(f, p), Timeout: f.timeout,
 		Policy: p, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
 		Proxy: a.proxy(), CAs: cas,
+		CI: ci != "" && ci != "false" && ci != "0",
 	}, nil
 }
 

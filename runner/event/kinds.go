@@ -121,7 +121,15 @@ type GuestMeasured struct {
 	Cgroup       CgroupLimits      `json:"cgroup"`
 	Network      Capture           `json:"network"`
 	Isolation    Isolation         `json:"isolation"`
-	Kernel       string            `json:"kernel"` // uname release
+	Trust        *Trust            `json:"trust,omitempty"` // nil: no connection is intercepted
+	Kernel       string            `json:"kernel"`          // uname release
+}
+
+// Trust is what the programs inside trust, the run's own certificate included.
+type Trust struct {
+	Certificates int      `json:"certificates"`
+	Sources      []string `json:"sources"`           // files inside that they come from
+	Missing      []string `json:"missing,omitempty"` // why a file that was named gave none
 }
 
 // Isolation is what the process that becomes the agent found when it tried, with the agent's rights.

@@ -112,11 +112,19 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 			return nil, &stepError{"workspace", err}
 		}
 	}
+	files, err := createFiles(link.FilesDir, start)
+	if err != nil {
+		return nil, &stepError{"files", err}
+	}
 	if err := dropPrivileges(start.UID, start.GID); err != nil {
 		return nil, &stepError{"drop privileges", err}
 	}
 	if err := hide(); err != nil { // changing ids may have reset it (prctl(2))
 		return nil, &stepError{"hide", err}
+	}
+	trusted, err := files.fill(start, usualPlaces())
+	if err != nil {
+		return nil, &stepError{"files", err}
 	}
 	spareThreads() // now: each change of rights is made in every thread
 	g.serveNetwork(net)
@@ -125,7 +133,7 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 	if err != nil {
 		return nil, &stepError{"measure", err}
 	}
-	measured.Network, measured.Isolation.GuestDumpable = net.state, dumpable()
+	measured.Network, measured.Isolation.GuestDumpable, measured.Trust = net.state, dumpable(), trusted
 	if err := g.send(link.Frame{Measured: measured}); err != nil {
 		return nil, err
 	}

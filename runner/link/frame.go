@@ -46,6 +46,9 @@ type Start struct {
 	GID   int    `json:"gid"`
 	TTY   bool   `json:"tty,omitempty"`
 	Size  Size   `json:"size,omitzero"`
+	// Files and Trust are what the sandbox has in FilesDir.
+	Files []File `json:"files,omitempty"`
+	Trust *Trust `json:"trust,omitempty"`
 }
 
 // Go releases the agent.

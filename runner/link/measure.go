@@ -11,7 +11,8 @@ type Measurement struct {
 	Cgroup     Limits            `json:"cgroup"`
 	Network    Network           `json:"network"`
 	Isolation  Isolation         `json:"isolation"`
-	Kernel     string            `json:"kernel"` // uname release
+	Trust      *Trusted          `json:"trust,omitempty"` // nil: there is nothing to trust besides the image's own
+	Kernel     string            `json:"kernel"`          // uname release
 }
 
 // Isolation is what the process that becomes the agent found when it tried, with the agent's rights.
