@@ -7,7 +7,7 @@ scripts := .github/scripts
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 20s
 ENGINES ?= default current
-export FUZZTIME VERSION
+export FUZZ FUZZTIME VERSION
 
 .PHONY: help
 help: ## this list
@@ -41,8 +41,13 @@ test-engines: build ## the tests that need an engine, on ENGINES: default, curre
 bench: build image ## start-up and extraction against docker run, in one table
 	@$(scripts)/bench
 
+.PHONY: bench-network
+bench-network: build image ## the network of a run beside docker run's
+	@$(scripts)/peers
+	@$(scripts)/bench-network
+
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME
+fuzz: ## every fuzz target, or those that FUZZ matches, for FUZZTIME
 	@$(scripts)/fuzz
 
 .PHONY: lint
