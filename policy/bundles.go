@@ -77,7 +77,7 @@ func (b Bundle) with(found []Bundle) Bundle {
 		if f.Name != b.Name {
 			continue
 		}
-		b.Missing = cmp.Or(b.Missing, f.Missing)
+		b.Missing, b.Mend = cmp.Or(b.Missing, f.Missing), cmp.Or(f.Mend, b.Mend)
 		for _, h := range f.Hosts {
 			if h.Host.NeedsEntry() == "" && len(h.Ports) > 0 && !b.has(h) {
 				b.Hosts = append(b.Hosts, h)

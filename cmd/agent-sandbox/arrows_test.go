@@ -28,11 +28,12 @@ func arrows() map[string][]string {
 		"cmd/guest": {"runner/guest"},
 
 		"runner": {
-			"policy", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace", "runner/workspace/ovl",
+			"policy", "runner/discover", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace", "runner/workspace/ovl",
 			"golang.org/x/sync",
 		},
 		"runner/engine":    {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
 		"runner/egress":    {"policy", "golang.org/x/net"},
+		"runner/discover":  {"policy"},
 		"runner/runs":      {"runner/event", "golang.org/x/sys"},
 		"runner/workspace": {"policy", "runner/workspace/ovl", "golang.org/x/sync", "golang.org/x/sys"},
 		"runner/guest": {
