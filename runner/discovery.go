@@ -11,9 +11,8 @@ import (
 	"github.com/org/agent-sandbox/runner/runs"
 )
 
-// Discover finds the hosts that the policy's bundles would have in a run of cfg. It needs the engine when the image was not
-// asked before.
-func Discover(ctx context.Context, cfg Config) (_ discover.Result, err error) {
+// Discover finds the hosts that these bundles would have in a run of cfg.
+func Discover(ctx context.Context, cfg Config, bundles []string) (_ discover.Result, err error) {
 	r := &run{cfg: cfg, id: string(runs.NewID(time.Now()))}
 	if r.engine, err = engine.Connect(ctx, cfg.Engine); err != nil {
 		return discover.Result{}, err
@@ -22,13 +21,13 @@ func Discover(ctx context.Context, cfg Config) (_ discover.Result, err error) {
 	if r.image, err = r.engine.Image(ctx, cfg.Image); err != nil {
 		return discover.Result{}, err
 	}
-	return r.discover(ctx)
+	return r.discover(ctx, bundles)
 }
 
-// discover finds the hosts of the policy's bundles. The engine is connected and the image is known.
-func (r *run) discover(ctx context.Context) (discover.Result, error) {
+// discover finds the hosts of bundles. The engine is connected and the image is known.
+func (r *run) discover(ctx context.Context, bundles []string) (discover.Result, error) {
 	return discover.Find(ctx, discover.Config{
-		Policy: r.cfg.Policy, Project: r.cfg.Project, Subdir: r.cfg.Subdir, LookupEnv: r.policyEnv,
+		Bundles: bundles, Project: r.cfg.Project, Subdir: r.cfg.Subdir, LookupEnv: r.policyEnv,
 		Image: r.image.ID, Probe: r.probe, CacheDir: filepath.Join(filepath.Dir(r.cfg.Store.Path()), "discovered"),
 	})
 }

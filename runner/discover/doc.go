@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/org/agent-sandbox/policy"
 )
@@ -23,9 +22,9 @@ var ErrNoShell = errors.New("the image has no shell")
 
 // Config says where to look.
 type Config struct {
-	Policy  *policy.Policy // which bundles are asked for; required
-	Project string         // directory on the host; required
-	Subdir  string         // working directory below it, slash-separated
+	Bundles []string // names of those that are asked for: [policy.Policy.UsedBundles]
+	Project string   // directory on the host; required
+	Subdir  string   // working directory below it, slash-separated
 	// LookupEnv finds a variable of the agent's environment that does not come from the image. Nil: there is none.
 	LookupEnv func(string) (string, bool)
 
@@ -54,19 +53,27 @@ type Skipped struct {
 	Mend   string `json:"mend,omitempty"`
 }
 
+// String is "source: name: why".
+func (s Skipped) String() string {
+	if s.Name == "" {
+		return s.Source + ": " + s.Why
+	}
+	return s.Source + ": " + s.Name + ": " + s.Why
+}
+
 // Result is all that was found, sorted.
 type Result struct {
 	Found   []Found
 	Skipped []Skipped
-	// Bundles are the same for [policy.Policy.Expand]. A bundle of the policy that has no hosts says why.
+	// Bundles are the same for [policy.Policy.Expand]. One without hosts says why.
 	Bundles []policy.Bundle
 }
 
-// Find looks for the hosts of the bundles that the policy uses, and for no others. An error means that looking itself failed;
+// Find looks for the hosts of the bundles that are asked for, and for no others. An error means that looking itself failed;
 // that nothing was found is none.
 func Find(ctx context.Context, cfg Config) (Result, error) {
 	wanted := map[string]bool{}
-	for _, name := range cfg.Policy.UsedBundles() {
+	for _, name := range cfg.Bundles {
 		if b, _ := policy.LookupBundle(name); b.How != "" {
 			wanted[name] = true
 		}
@@ -174,7 +181,7 @@ func (c *collector) bundle(name string, r Result) policy.Bundle {
 	b.Missing = cmp.Or(c.missing[name], "neither the image nor the project names one")
 	for _, s := range r.Skipped {
 		if s.Bundle == name {
-			b.Missing, b.Mend = strings.TrimSpace(s.Source+": "+s.Name)+" "+s.Why, s.Mend
+			b.Missing, b.Mend = s.String(), s.Mend
 			break
 		}
 	}

@@ -76,7 +76,7 @@ func find(t *testing.T, cfg Config) Result {
 }
 
 func TestFindAsksTheImage(t *testing.T) {
-	r := find(t, Config{Policy: load(t, "npm, go"), Project: t.TempDir(), Image: "sha256:1", Probe: shell(t, "npm", fakeNpm, "yarn", "#!/bin/sh\nexit 1\n", "go", fakeGo)})
+	r := find(t, Config{Bundles: load(t, "npm, go").UsedBundles(), Project: t.TempDir(), Image: "sha256:1", Probe: shell(t, "npm", fakeNpm, "yarn", "#!/bin/sh\nexit 1\n", "go", fakeGo)})
 	if diff := cmp.Diff([]string{"acme.example image: npm config list", "default.example image: npm config list"}, hosts(r.Found, "npm")); diff != "" {
 		t.Error(diff)
 	}
@@ -93,7 +93,7 @@ func TestFindAsksTheImage(t *testing.T) {
 func TestFindLetsTheMirrorStandIn(t *testing.T) {
 	probe := shell(t, "npm", fakeNpm, "go", fakeGo)
 	project := tree(t, ".npmrc", "registry=https://mirror.example/\n", "sub/.npmrc", "@x:registry=https://sub.example\n")
-	r := find(t, Config{Policy: load(t, "npm, go"), Project: project, Subdir: "sub", Image: "sha256:1", Probe: probe})
+	r := find(t, Config{Bundles: load(t, "npm, go").UsedBundles(), Project: project, Subdir: "sub", Image: "sha256:1", Probe: probe})
 	want := []string{"acme.example image: npm config list", "mirror.example project: .npmrc:1", "sub.example project: sub/.npmrc:1"}
 	if diff := cmp.Diff(want, hosts(r.Found, "npm")); diff != "" {
 		t.Error(diff)
@@ -102,7 +102,7 @@ func TestFindLetsTheMirrorStandIn(t *testing.T) {
 		v, ok := map[string]string{"npm_config_registry": "http://env.example:4873", "GOPROXY": "https://u:p@env.example/go", "GOSUMDB": "off"}[name]
 		return v, ok
 	}
-	r = find(t, Config{Policy: load(t, "npm, go"), Project: project, Image: "sha256:1", Probe: probe, LookupEnv: env})
+	r = find(t, Config{Bundles: load(t, "npm, go").UsedBundles(), Project: project, Image: "sha256:1", Probe: probe, LookupEnv: env})
 	if diff := cmp.Diff([]string{"acme.example image: npm config list", "env.example environment: npm_config_registry"}, hosts(r.Found, "npm")); diff != "" {
 		t.Error(diff)
 	}
@@ -111,12 +111,12 @@ func TestFindLetsTheMirrorStandIn(t *testing.T) {
 	}
 	// A mirror on the local network stands in as well, though it needs an entry.
 	local := tree(t, ".npmrc", "registry=http://10.0.0.5:4873/\n")
-	r = find(t, Config{Policy: load(t, "npm"), Project: local, Image: "sha256:1", Probe: shell(t, "npm", strings.ReplaceAll(fakeNpm, `,"@acme:registry":"https://acme.example/"`, ""))})
+	r = find(t, Config{Bundles: load(t, "npm").UsedBundles(), Project: local, Image: "sha256:1", Probe: shell(t, "npm", strings.ReplaceAll(fakeNpm, `,"@acme:registry":"https://acme.example/"`, ""))})
 	if len(r.Found) != 0 || len(r.Skipped) != 1 || !strings.Contains(r.Skipped[0].Mend, `"10.0.0.5:4873"`) {
 		t.Errorf("found %v, skipped %v", r.Found, r.Skipped)
 	}
 	_, problems := load(t, "npm").Expand(r.Bundles...)
-	if len(problems) != 1 || !strings.Contains(problems[0].Error(), "project: .npmrc:1: 10.0.0.5 it is a private address") || !strings.Contains(problems[0].Hint, "10.0.0.5:4873") {
+	if len(problems) != 1 || !strings.Contains(problems[0].Error(), "project: .npmrc:1: 10.0.0.5: it is a private address") || !strings.Contains(problems[0].Hint, "10.0.0.5:4873") {
 		t.Errorf("problems: %v", problems)
 	}
 }
@@ -126,7 +126,7 @@ func TestFindExtendsLists(t *testing.T) {
 		"requirements-dev.txt", "--extra-index-url https://user:token@pip.example/simple\n", "pyproject.toml", "[[tool.uv.index]]\nurl = \"https://uv.example\"\n",
 		".cargo/config.toml", "[source.m]\nregistry = \"sparse+https://crates.corp.example/\"\n", ".mvn/settings.xml", "<settings><mirrors><mirror><url>https://nexus.corp.example</url></mirror></mirrors></settings>",
 		".npmrc", "registry=https://not-asked.example\n")
-	r := find(t, Config{Policy: load(t, "pypi, cargo, maven, github"), Project: project})
+	r := find(t, Config{Bundles: load(t, "pypi, cargo, maven, github").UsedBundles(), Project: project})
 	var got []string
 	for _, f := range r.Found {
 		got = append(got, f.Bundle+" "+f.Host.String()+" "+f.Source)
@@ -162,19 +162,19 @@ func TestFindSaysWhatIsMissing(t *testing.T) {
 		{"not asked", nil, "the image was not asked"},
 	}
 	for _, tt := range tests {
-		r := find(t, Config{Policy: load(t, "npm"), Project: t.TempDir(), Image: "sha256:1", Probe: tt.probe})
+		r := find(t, Config{Bundles: load(t, "npm").UsedBundles(), Project: t.TempDir(), Image: "sha256:1", Probe: tt.probe})
 		_, problems := load(t, "npm").Expand(r.Bundles...)
 		if len(problems) != 1 || !strings.Contains(problems[0].Message, tt.want) || !strings.Contains(problems[0].Hint, ".npmrc") || problems[0].Place.Line != 3 {
 			t.Errorf("%s: problems %v", tt.name, problems)
 		}
 	}
 	for _, out := range []string{"", "begin npm\n", "=x begin done\n"} {
-		_, err := Find(t.Context(), Config{Policy: load(t, "npm"), Project: t.TempDir(), Probe: func(context.Context, []string) ([]byte, error) { return []byte(out), nil }})
+		_, err := Find(t.Context(), Config{Bundles: load(t, "npm").UsedBundles(), Project: t.TempDir(), Probe: func(context.Context, []string) ([]byte, error) { return []byte(out), nil }})
 		if err == nil {
 			t.Errorf("an image that answers %q is believed", out)
 		}
 	}
-	if r, err := Find(t.Context(), Config{Policy: load(t, "github"), Project: "/absent"}); err != nil || len(r.Bundles) > 0 {
+	if r, err := Find(t.Context(), Config{Bundles: load(t, "github").UsedBundles(), Project: "/absent"}); err != nil || len(r.Bundles) > 0 {
 		t.Errorf("nothing to look for: %v, %v", r, err)
 	}
 }
@@ -193,11 +193,11 @@ func TestFindKeepsAnswers(t *testing.T) {
 	cache, asked := filepath.Join(t.TempDir(), "state", "discovered"), 0
 	inner := shell(t, "npm", strings.ReplaceAll(fakeNpm, "https://default", "https://user:secretword@default"), "go", fakeGo)
 	cfg := Config{
-		Policy: load(t, "npm"), Project: t.TempDir(), Image: "sha256:1", CacheDir: cache,
+		Bundles: []string{"npm"}, Project: t.TempDir(), Image: "sha256:1", CacheDir: cache,
 		Probe: func(ctx context.Context, argv []string) ([]byte, error) { asked++; return inner(ctx, argv) },
 	}
 	first := find(t, cfg)
-	cfg.Policy = load(t, "npm, go") // all was asked for, whatever the policy was
+	cfg.Bundles = []string{"npm", "go"} // all was asked for, whatever the policy was
 	second := find(t, cfg)
 	if asked != 1 || !slices.Equal(hosts(first.Found, "npm"), hosts(second.Found, "npm")) || len(hosts(second.Found, "go")) != 2 {
 		t.Errorf("asked %d times; %v, then %v", asked, first.Found, second.Found)

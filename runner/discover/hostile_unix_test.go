@@ -25,7 +25,7 @@ func TestFindInHostileProjects(t *testing.T) {
 		if err := make(filepath.Join(dir, ".npmrc")); err != nil {
 			t.Fatal(err)
 		}
-		r := find(t, Config{Policy: load(t, "npm"), Project: dir})
+		r := find(t, Config{Bundles: load(t, "npm").UsedBundles(), Project: dir})
 		if len(r.Found) > 0 || len(r.Skipped) != 1 || !strings.Contains(r.Skipped[0].Why, "can't be read") || r.Skipped[0].Source != "project: .npmrc" {
 			t.Errorf("%s: found %v, skipped %v", what, r.Found, r.Skipped)
 		}
@@ -34,7 +34,7 @@ func TestFindInHostileProjects(t *testing.T) {
 	if err := os.Symlink("config/npmrc", filepath.Join(inside, ".npmrc")); err != nil {
 		t.Fatal(err)
 	}
-	if r := find(t, Config{Policy: load(t, "npm"), Project: inside}); len(r.Found) != 1 {
+	if r := find(t, Config{Bundles: load(t, "npm").UsedBundles(), Project: inside}); len(r.Found) != 1 {
 		t.Errorf("a link within the project: %v, %v", r.Found, r.Skipped)
 	}
 }
