@@ -22,7 +22,7 @@ const module = "github.com/org/agent-sandbox/"
 func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
-			"policy", "runner", "runner/discover", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
+			"policy", "policy/convert", "runner", "runner/discover", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
 		"cmd/guest": {"runner/guest"},
@@ -45,6 +45,7 @@ func arrows() map[string][]string {
 		"runner/workspace/ovl": {"golang.org/x/sys"},
 		"runner/event":         nil,
 		"runner/secret":        nil,
+		"policy/convert":       {"policy"},
 		"policy":               {"go.yaml.in/yaml/v4", "golang.org/x/net"},
 
 		// Programs of tests, which are built as programs.

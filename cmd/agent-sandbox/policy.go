@@ -21,7 +21,7 @@ allowed to leave the sandbox, and the project's files stay as they are.`,
 		Args: groupArgs,
 		RunE: showHelp,
 	}
-	c.AddCommand(a.policyCheckCommand(), a.policyExplainCommand(), a.policyBundlesCommand(), a.policyLearnCommand(), a.policySchemaCommand())
+	c.AddCommand(a.policyCheckCommand(), a.policyExplainCommand(), a.policyBundlesCommand(), a.policyLearnCommand(), a.policyImportCommand(), a.policySchemaCommand())
 	return c
 }
 
