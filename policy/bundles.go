@@ -116,7 +116,7 @@ func (h Host) NeedsEntry() string {
 	switch {
 	case h.IsZero():
 		return "it is no host"
-	case h.wildcard:
+	case h.wildcard || h.public:
 		return "it is not one host"
 	case h.isSingleLabel():
 		return "a name without a dot means something on one network only"

@@ -28,6 +28,18 @@ type LeftOut struct {
 	Why     string
 }
 
+// AllowPublic is the policy with everything public allowed besides, for a run that the policy is learned from: every full name and
+// every public address, but for what the policy denies. Local networks stay as closed as they are; on other ports
+// than those of HTTP any protocol is let through. No file can say this, and a run that uses it has to record that it did.
+func (p *Policy) AllowPublic() *Policy {
+	out := *p
+	everything := Host{public: true}
+	out.Network.Allow = append(slices.Clone(p.Network.Allow),
+		Rule{Host: everything, Ports: []PortRange{{80, 80}, {443, 443}}},
+		Rule{Host: everything, Ports: []PortRange{{1, 79}, {81, 442}, {444, allPorts}}, TCP: true})
+	return &out
+}
+
 // maxNames is how many names of one domain are listed before a wildcard stands for them.
 const maxNames = 5
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -100,6 +101,57 @@ func learned(t *testing.T, p *Policy, l Lesson) {
 		if expanded.Decide(Request{Host: other, Port: 443}).Allowed() {
 			t.Errorf("%s is allowed by %v", other, items(l))
 		}
+	}
+}
+
+func TestAllowPublic(t *testing.T) {
+	p := mustLoad(t, "version: 1\nnetwork:\n  allow: [pypi, {host: api.example.org, rules: [\"GET /x\"]}, {host: db, port: 5432, tcp: true, to: \"127.0.0.1:5432\"}]\n  deny: [\"*.evil.example\"]\n")
+	got, problems := p.AllowPublic().Expand()
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	tests := []struct {
+		request Request
+		want    Code
+		tcp     bool
+	}{
+		{Request{Host: "anything.example", Port: 443}, CodeAllowed, false},
+		{Request{Host: "git.example", Port: 22}, CodeAllowed, true},
+		{Request{Host: "9.9.9.9", Port: 853}, CodeAllowed, true},
+		{Request{Host: "api.example.org", Port: 443, Method: "POST", Path: "/y"}, CodeAllowed, false},
+		{Request{Host: "db", Port: 5432}, CodeAllowed, true},
+		{Request{Host: "x.evil.example", Port: 443}, CodeDenied, false},
+		{Request{Host: "postgres", Port: 5432}, CodeNoRule, false},
+		{Request{Host: "10.0.0.1", Port: 443}, CodeNoRule, false},
+		{Request{Host: "169.254.169.254", Port: 80}, CodeNoRule, false},
+		{Request{Host: "127.0.0.1", Port: 80}, CodeNoRule, false},
+		{Request{Host: "168.63.129.16", Port: 80}, CodeNoRule, false},
+		{Request{Host: "a..b", Port: 443}, CodeBadHost, false},
+	}
+	for _, tt := range tests {
+		v := got.Decide(tt.request)
+		if v.Code != tt.want || v.TCP != tt.tcp {
+			t.Errorf("Decide(%s) = %q, tcp %v, want %q, %v", tt.request, v.Code, v.TCP, tt.want, tt.tcp)
+		}
+		if tt.want != CodeAllowed && p.Decide(tt.request).Allowed() {
+			t.Errorf("AllowPublic has changed the policy itself")
+		}
+	}
+	// A name that leads to a local network is as closed as without.
+	v := got.Decide(Request{Host: "rebind.example", Port: 443})
+	for addr, want := range map[string]bool{"9.9.9.9": true, "10.0.0.1": false, "169.254.169.254": false, "127.0.0.1": false, "100.64.0.1": false, "::1": false} {
+		if v.PermitsAddress(netip.MustParseAddr(addr)) != want {
+			t.Errorf("PermitsAddress(%s) = %v", addr, !want)
+		}
+	}
+	if !got.Reachable("anything.example").Allowed() || got.Reachable("x.evil.example").Allowed() || got.Reachable("postgres").Allowed() {
+		t.Error("Reachable differs from Decide")
+	}
+	if p.Digest() == p.AllowPublic().Digest() {
+		t.Error("the digest does not tell")
+	}
+	if _, err := Load("x", []byte("version: 1\nnetwork:\n  allow: [\"(everything public)\"]\n")); err == nil {
+		t.Error("a file can say it")
 	}
 }
 
