@@ -132,7 +132,7 @@ func (a *app) explainBundle(ctx context.Context, name string, f bundleFlags) err
 	return a.answer(func(w io.Writer) error { return printBundle(w, out) })
 }
 
-// discover finds the hosts of a bundle: in the image and the project, or in the project alone when no engine has the image.
+// discover finds the hosts of a bundle here.
 func (a *app) discover(ctx context.Context, name string, f bundleFlags) (discover.Result, error) {
 	project, sub, err := a.project("")
 	if err != nil {
@@ -142,24 +142,49 @@ func (a *app) discover(ctx context.Context, name string, f bundleFlags) (discove
 	if err != nil {
 		return discover.Result{}, err
 	}
-	eng, err := a.engineConfig()
-	if err != nil {
+	cfg := runner.Config{Policy: p, Project: project, Subdir: sub, Image: imageOf(runFlags{image: f.image}, p)}
+	return a.discoverFor(ctx, cfg, []string{name})
+}
+
+// discoverFor finds the hosts of bundles: in the image and the project, or in the project alone when no engine has the image.
+func (a *app) discoverFor(ctx context.Context, cfg runner.Config, bundles []string) (_ discover.Result, err error) {
+	if cfg.Engine, err = a.engineConfig(); err != nil {
 		return discover.Result{}, err
 	}
-	store, err := a.store()
-	if err != nil {
+	if cfg.Store, err = a.store(); err != nil {
 		return discover.Result{}, err
 	}
-	defer store.Close()
-	cfg := runner.Config{
-		Policy: p, Project: project, Subdir: sub, Image: imageOf(runFlags{image: f.image}, p), Engine: eng, Store: store, LookupEnv: a.lookupEnv,
-	}
-	result, err := runner.Discover(ctx, cfg, []string{name})
+	defer cfg.Store.Close()
+	cfg.LookupEnv = a.lookupEnv
+	result, err := runner.Discover(ctx, cfg, bundles)
 	if !errors.Is(err, engine.ErrUnavailable) && !errors.Is(err, engine.ErrNoImage) {
 		return result, err
 	}
 	fmt.Fprintf(a.stderr, "agent-sandbox: note: only the project was looked at: %s\n", printableLine(err.Error()))
-	return discover.Find(ctx, discover.Config{Bundles: []string{name}, Project: project, Subdir: sub})
+	return discover.Find(ctx, discover.Config{Bundles: bundles, Project: cfg.Project, Subdir: cfg.Subdir})
+}
+
+// expanded is the policy with the hosts of its bundles. A bundle that nothing is found for is said, and allows nothing.
+func (a *app) expanded(ctx context.Context, p *policy.Policy, project, sub string) (*policy.Policy, error) {
+	var ask []string
+	for _, name := range p.UsedBundles() {
+		if b, _ := policy.LookupBundle(name); b.How != "" {
+			ask = append(ask, name)
+		}
+	}
+	var found discover.Result
+	if len(ask) > 0 {
+		var err error
+		cfg := runner.Config{Policy: p, Project: project, Subdir: sub, Image: imageOf(runFlags{}, p)}
+		if found, err = a.discoverFor(ctx, cfg, ask); err != nil {
+			return nil, err
+		}
+	}
+	out, problems := p.Expand(found.Bundles...)
+	for _, problem := range problems {
+		fmt.Fprintf(a.stderr, "agent-sandbox: note: %s\n", printableLine(problem.Error()))
+	}
+	return out, nil
 }
 
 func printBundle(out io.Writer, b bundleJSON) error {
