@@ -44,7 +44,7 @@ func mustHost(s string) Host {
 // bundleData has no host of the package registries of JavaScript, Go and Debian on purpose: a company's mirror stands in for
 // those everywhere, and a list here would go around it.
 func bundleData() []bundleRow {
-	return slices.Concat(registryBundles(), systemBundles(), modelBundles(), []bundleRow{
+	return slices.Concat(registryBundles(), platformBundles(), systemBundles(), downloadBundles(), modelBundles(), []bundleRow{
 		{
 			name: "debian", about: "apt, from the mirrors that the image's sources name.", discovered: true,
 			how:  "from /etc/apt/sources.list, sources.list.d and the mirror lists that they name, in the image",
@@ -95,6 +95,11 @@ func registryBundles() []bundleRow {
 				{host: "repo1.maven.org", reason: "the same, by its older name", source: "https://central.sonatype.org/consume/consume-maven/"},
 			},
 		},
+	}
+}
+
+func platformBundles() []bundleRow {
+	return []bundleRow{
 		{
 			name: "nuget", about: "Packages of .NET.",
 			source: "https://learn.microsoft.com/nuget/api/overview",
@@ -180,6 +185,11 @@ func systemBundles() []bundleRow {
 				{host: "uploads.github.com", reason: "uploads to releases", source: "https://docs.github.com/rest/releases/assets"},
 			},
 		},
+	}
+}
+
+func downloadBundles() []bundleRow {
+	return []bundleRow{
 		{
 			name: "playwright", about: "Browsers for Playwright. Some versions fetch Chromium from storage.googleapis.com, where anybody can keep files: name it yourself.",
 			source: "https://github.com/microsoft/playwright/blob/main/packages/playwright-core/src/server/registry/index.ts",

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/agent-sandbox/policy"
-	"github.com/org/agent-sandbox/runner/discover"
+	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
 )
@@ -96,7 +96,11 @@ func (a *app) learn(ctx context.Context, r *runs.Run, f learnFlags) error {
 		return err
 	}
 	refused, left := refusedRequests(summary.Refused)
-	found, err := discover.Find(ctx, discover.Config{Bundles: policy.Bundles(), Project: project})
+	cfg := runner.Config{Policy: p, Project: project, Image: imageOf(runFlags{}, p)}
+	if summary.Plan != nil {
+		cfg.Image = summary.Plan.Image.ID
+	}
+	found, err := a.discoverFor(ctx, cfg, policy.Bundles())
 	if err != nil {
 		return err
 	}

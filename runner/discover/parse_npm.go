@@ -64,7 +64,7 @@ func unquote(s string) string {
 	return s
 }
 
-// parseYarnrc reads npmRegistryServer of a .yarnrc.yml (https://yarnpkg.com/configuration/yarnrc#npmRegistryServer), its own and those of
+// parseYarnrc reads npmRegistryServer of a .yarnrc.yml (Yarn 2 and later), its own and those of
 // scopes. It is looked for line by line: of the YAML around it nothing counts.
 func parseYarnrc(text string) []site {
 	var found sites
