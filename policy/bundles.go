@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -14,13 +15,17 @@ type Bundle struct {
 	// Discovered bundles have no list: their hosts come from the tools' own configuration, in the image and in the
 	// project, so that a company's mirror works unchanged.
 	Discovered bool
+	How        string // where hosts, or further hosts, are discovered; empty when they aren't
+	Mend       string // what to do when none are found
+	Missing    string // in what [Policy.Expand] is given: why there are no hosts
 }
 
 // BundleHost is one host of a [Bundle].
 type BundleHost struct {
 	Host   Host
 	Ports  []PortRange
-	Reason string // what is fetched or sent there
+	Reason string // what is fetched or sent there, or which configuration names it
+	Source string // URL of the statement about it; empty for one that was found
 }
 
 // LookupBundle finds a bundle by its name, one of [Bundles].
@@ -34,26 +39,27 @@ func LookupBundle(name string) (Bundle, bool) {
 
 // Expand replaces each bundle by a rule for each of its hosts, which keeps the bundle's name and place. In network.deny the
 // rules take in every port. [Policy.Decide] needs it: a bundle by itself matches no host. The policy itself
-// stays as it is.
+// stays as it is, and one that is expanded already comes back the same.
 //
-// The problems are the discovered bundles, by name and place: their hosts aren't known here.
-func (p *Policy) Expand() (*Policy, Problems) {
+// found has what the tools' configuration names, by the bundle's name: it fills the discovered bundles and extends the
+// others. Found hosts must be public: an address of a local network, or a name without a dot, needs an entry of
+// the policy's own and is left out here.
+//
+// The problems are the discovered bundles, by name and place, that nothing was found for.
+func (p *Policy) Expand(found ...Bundle) (*Policy, Problems) {
 	out := *p
 	var problems Problems
 	expand := func(path string, rules []Rule, denied bool) []Rule {
 		var all []Rule
 		for i, rule := range rules {
-			if rule.Bundle == "" {
+			if rule.Bundle == "" || !rule.Host.IsZero() {
 				all = append(all, rule)
 				continue
 			}
 			bundle, _ := LookupBundle(rule.Bundle)
+			bundle = bundle.with(found)
 			if len(bundle.Hosts) == 0 {
-				problems = append(problems, Problem{
-					Place: rule.Place, Path: fmt.Sprintf("%s[%d]", path, i),
-					Message: fmt.Sprintf("this version can't find the hosts of the bundle %s yet", rule.Bundle),
-					Hint:    "name the registry's host itself",
-				})
+				problems = append(problems, bundle.missing(rule.Place, fmt.Sprintf("%s[%d]", path, i)))
 			}
 			all = append(all, bundle.rules(rule.Place, denied)...)
 		}
@@ -63,6 +69,61 @@ func (p *Policy) Expand() (*Policy, Problems) {
 	out.Network.Deny = expand("network.deny", p.Network.Deny, true)
 	problems.sort()
 	return &out, problems
+}
+
+// with adds the hosts that were found for the bundle.
+func (b Bundle) with(found []Bundle) Bundle {
+	for _, f := range found {
+		if f.Name != b.Name {
+			continue
+		}
+		b.Missing, b.Mend = cmp.Or(b.Missing, f.Missing), cmp.Or(f.Mend, b.Mend)
+		for _, h := range f.Hosts {
+			if h.Host.NeedsEntry() == "" && len(h.Ports) > 0 && !b.has(h) {
+				b.Hosts = append(b.Hosts, h)
+			}
+		}
+	}
+	slices.SortStableFunc(b.Hosts, func(a, b BundleHost) int { return cmp.Compare(a.Host.String(), b.Host.String()) })
+	return b
+}
+
+// has reports whether the bundle lets everything through that h would.
+func (b Bundle) has(h BundleHost) bool {
+	return slices.ContainsFunc(b.Hosts, func(o BundleHost) bool { return o.Host.covers(h.Host) && coversPorts(o.Ports, h.Ports) })
+}
+
+func (b Bundle) missing(place Place, path string) Problem {
+	why := cmp.Or(b.Missing, "no configuration that names one was looked at")
+	return Problem{Place: place, Path: path, Message: fmt.Sprintf("no host was found for the bundle %s: %s", b.Name, why), Hint: b.Mend}
+}
+
+// UsedBundles are the names of the bundles that the policy allows or denies, sorted.
+func (p *Policy) UsedBundles() []string {
+	var names []string
+	for _, rule := range slices.Concat(p.Network.Allow, p.Network.Deny) {
+		if rule.Bundle != "" {
+			names = append(names, rule.Bundle)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// NeedsEntry says why a host that a tool's configuration names is not allowed by a bundle, but only by an entry of the
+// policy itself; empty when it may be.
+func (h Host) NeedsEntry() string {
+	switch {
+	case h.IsZero():
+		return "it is no host"
+	case h.wildcard || h.public:
+		return "it is not one host"
+	case h.isSingleLabel():
+		return "a name without a dot means something on one network only"
+	case h.addr.IsValid() && AddressClass(h.addr) != ClassPublic:
+		return fmt.Sprintf("it is a %s address", AddressClass(h.addr))
+	}
+	return ""
 }
 
 func (b Bundle) rules(place Place, denied bool) []Rule {

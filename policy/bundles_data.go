@@ -10,21 +10,23 @@ type bundleRow struct {
 	name, about, source string
 	hosts               []bundleHostRow
 	discovered          bool
+	how, mend           string // of one whose hosts are discovered, or extended so
 }
 
 type bundleHostRow struct {
 	host, reason string
-	plain        bool // also port 80: the tool checks signatures and fetches without TLS
+	source       string // where it is not the bundle's
+	plain        bool   // also port 80: the tool checks signatures and fetches without TLS
 }
 
 func (r bundleRow) bundle() Bundle {
-	b := Bundle{Name: r.name, About: r.about, Source: r.source, Discovered: r.discovered}
+	b := Bundle{Name: r.name, About: r.about, Source: r.source, Discovered: r.discovered, How: r.how, Mend: r.mend}
 	for _, row := range r.hosts {
 		ports := []PortRange{{443, 443}}
 		if row.plain {
 			ports = []PortRange{{80, 80}, {443, 443}}
 		}
-		b.Hosts = append(b.Hosts, BundleHost{Host: mustHost(row.host), Ports: ports, Reason: row.reason})
+		b.Hosts = append(b.Hosts, BundleHost{Host: mustHost(row.host), Ports: ports, Reason: row.reason, Source: cmp.Or(row.source, r.source)})
 	}
 	slices.SortFunc(b.Hosts, func(a, b BundleHost) int { return cmp.Compare(a.Host.String(), b.Host.String()) })
 	return b
@@ -42,10 +44,22 @@ func mustHost(s string) Host {
 // bundleData has no host of the package registries of JavaScript, Go and Debian on purpose: a company's mirror stands in for
 // those everywhere, and a list here would go around it.
 func bundleData() []bundleRow {
-	return slices.Concat(registryBundles(), systemBundles(), modelBundles(), []bundleRow{
-		{name: "debian", about: "apt, as the image's sources name the mirrors.", discovered: true},
-		{name: "go", about: "Go modules and their checksums, as GOPROXY and GOSUMDB name them.", discovered: true},
-		{name: "npm", about: "Packages of JavaScript, from the registries that .npmrc names.", discovered: true},
+	return slices.Concat(registryBundles(), platformBundles(), systemBundles(), downloadBundles(), modelBundles(), []bundleRow{
+		{
+			name: "debian", about: "apt, from the mirrors that the image's sources name.", discovered: true,
+			how:  "from /etc/apt/sources.list, sources.list.d and the mirror lists that they name, in the image",
+			mend: "use an image with apt's sources, or name the mirror's host",
+		},
+		{
+			name: "go", about: "Go modules and their checksums, from where GOPROXY and GOSUMDB say.", discovered: true,
+			how:  "from `go env GOPROXY GOSUMDB` in the image, and from these variables in the policy's env",
+			mend: "set GOPROXY in the policy's env or in the image, or name the proxy's host",
+		},
+		{
+			name: "npm", about: "Packages of JavaScript for npm, pnpm and yarn, from the registries that they are configured for.", discovered: true,
+			how:  "from the configuration of npm and yarn in the image, npm_config_registry, and the project's .npmrc and .yarnrc.yml",
+			mend: "write `registry=URL` in the project's .npmrc, or use an image that has npm",
+		},
 	})
 }
 
@@ -54,11 +68,12 @@ func registryBundles() []bundleRow {
 		{
 			name: "cargo", about: "Crates of Rust, and the toolchains of rustup.",
 			source: "https://doc.rust-lang.org/cargo/reference/registry-index.html",
+			how:    "further ones from [source] and [registries] in .cargo/config.toml of the project and of $CARGO_HOME in the image",
 			hosts: []bundleHostRow{
 				{host: "crates.io", reason: "the registry's API: search, publish"},
-				{host: "index.crates.io", reason: "the sparse index"},
-				{host: "static.crates.io", reason: "the crates themselves"},
-				{host: "static.rust-lang.org", reason: "toolchains that rust-toolchain.toml asks for"},
+				{host: "index.crates.io", reason: "the sparse index", source: "https://doc.rust-lang.org/nightly/nightly-rustc/cargo/sources/registry/constant.CRATES_IO_HTTP_INDEX.html"},
+				{host: "static.crates.io", reason: "the crates themselves", source: "https://crates.io/data-access"},
+				{host: "static.rust-lang.org", reason: "toolchains that rust-toolchain.toml asks for", source: "https://rust-lang.github.io/rustup/environment-variables.html"},
 			},
 		},
 		{
@@ -66,24 +81,32 @@ func registryBundles() []bundleRow {
 			source: "https://docs.gradle.org/current/userguide/gradle_wrapper.html",
 			hosts: []bundleHostRow{
 				{host: "downloads.gradle.org", reason: "distributions, where the wrapper's address leads to"},
-				{host: "plugins-artifacts.gradle.org", reason: "plugins, where the portal's addresses lead to"},
-				{host: "plugins.gradle.org", reason: "the plugin portal"},
+				{host: "plugins-artifacts.gradle.org", reason: "plugins, where the portal's addresses lead to", source: "https://plugins.gradle.org/"},
+				{host: "plugins.gradle.org", reason: "the plugin portal", source: "https://plugins.gradle.org/"},
 				{host: "services.gradle.org", reason: "the wrapper's address of a distribution"},
 			},
 		},
 		{
 			name: "maven", about: "Maven Central, for Maven, Gradle and others.",
-			source: "https://maven.apache.org/guides/introduction/introduction-to-repositories.html",
+			source: "https://maven.apache.org/ref/current/maven-model-builder/super-pom.html",
+			how:    "further ones from mirrors and repositories in the project's settings.xml, .mvn/settings.xml and pom.xml, and in the image's settings.xml",
 			hosts: []bundleHostRow{
 				{host: "repo.maven.apache.org", reason: "Maven's default repository"},
-				{host: "repo1.maven.org", reason: "the same, by its older name"},
+				{host: "repo1.maven.org", reason: "the same, by its older name", source: "https://central.sonatype.org/consume/consume-maven/"},
 			},
 		},
+	}
+}
+
+func platformBundles() []bundleRow {
+	return []bundleRow{
 		{
 			name: "nuget", about: "Packages of .NET.",
 			source: "https://learn.microsoft.com/nuget/api/overview",
 			hosts: []bundleHostRow{
 				{host: "api.nuget.org", reason: "index and packages, version 3 of the protocol"},
+				{host: "azuresearch-usnc.nuget.org", reason: "search, as the index names it"},
+				{host: "azuresearch-ussc.nuget.org", reason: "search, as the index names it second"},
 				{host: "www.nuget.org", reason: "version 2 of the protocol, and publishing"},
 			},
 		},
@@ -91,13 +114,14 @@ func registryBundles() []bundleRow {
 			name: "packagist", about: "Packages of PHP. Composer fetches most of them from GitHub: then `github` is needed too.",
 			source: "https://packagist.org/about",
 			hosts: []bundleHostRow{
-				{host: "packagist.org", reason: "search and notifications"},
-				{host: "repo.packagist.org", reason: "the metadata of packages"},
+				{host: "packagist.org", reason: "search, notifications and security advisories"},
+				{host: "repo.packagist.org", reason: "the metadata of packages", source: "https://packagist.org/apidoc"},
 			},
 		},
 		{
 			name: "pypi", about: "Packages of Python. Whoever has an account can also publish there.",
 			source: "https://docs.pypi.org/api/index-api/",
+			how:    "further ones from index-url and extra-index-url in pip.conf, requirements*.txt, pyproject.toml and uv.toml of the project, pip.conf of the image, and PIP_ and UV_ variables",
 			hosts: []bundleHostRow{
 				{host: "files.pythonhosted.org", reason: "the packages themselves"},
 				{host: "pypi.org", reason: "the index"},
@@ -107,8 +131,8 @@ func registryBundles() []bundleRow {
 			name: "rubygems", about: "Packages of Ruby.",
 			source: "https://guides.rubygems.org/rubygems-org-api/",
 			hosts: []bundleHostRow{
-				{host: "index.rubygems.org", reason: "the compact index"},
-				{host: "rubygems.org", reason: "packages and the API"},
+				{host: "index.rubygems.org", reason: "the compact index, which Bundler asks in place of rubygems.org", source: "https://github.com/rubygems/bundler/pull/4358"},
+				{host: "rubygems.org", reason: "packages, the compact index and the API"},
 			},
 		},
 	}
@@ -127,7 +151,7 @@ func systemBundles() []bundleRow {
 			hosts: []bundleHostRow{
 				{host: "auth.docker.io", reason: "tokens, also for anonymous pulls"},
 				{host: "docker-images-prod.6aa30f8b08e16409b46e0173d6de2f56.r2.cloudflarestorage.com", reason: "layers"},
-				{host: "index.docker.io", reason: "the registry, by its older name"},
+				{host: "index.docker.io", reason: "the registry, by its older name", source: "https://pkg.go.dev/github.com/google/go-containerregistry/pkg/name#pkg-constants"},
 				{host: "production.cloudflare.docker.com", reason: "layers"},
 				{host: "production.cloudfront.docker.com", reason: "layers"},
 				{host: "registry-1.docker.io", reason: "the registry"},
@@ -138,7 +162,7 @@ func systemBundles() []bundleRow {
 			source: "https://docs.github.com/actions/reference/runners/self-hosted-runners",
 			hosts: []bundleHostRow{
 				{host: "ghcr.io", reason: "the registry"},
-				{host: "pkg-containers.githubusercontent.com", reason: "layers"},
+				{host: "pkg-containers.githubusercontent.com", reason: "layers, where the registry's addresses lead to", source: "https://api.github.com/meta"},
 			},
 		},
 		{
@@ -147,30 +171,38 @@ func systemBundles() []bundleRow {
 			hosts: []bundleHostRow{
 				{host: "api.github.com", reason: "the API"},
 				{host: "codeload.github.com", reason: "archives of repositories"},
-				{host: "gist.githubusercontent.com", reason: "files of gists"},
+				{host: "gist.githubusercontent.com", reason: "files of gists", source: "https://api.github.com/meta"},
+				{host: "github-cloud.githubusercontent.com", reason: "objects of Git LFS"},
 				{host: "github-cloud.s3.amazonaws.com", reason: "objects of Git LFS"},
+				{host: "github-releases.githubusercontent.com", reason: "files of releases, by an older name"},
 				{host: "github.com", reason: "git over HTTPS, pages, and where downloads of releases start"},
-				{host: "lfs.github.com", reason: "Git LFS"},
-				{host: "media.githubusercontent.com", reason: "files in Git LFS"},
+				{host: "lfs.github.com", reason: "Git LFS", source: "https://api.github.com/meta"},
+				{host: "media.githubusercontent.com", reason: "files in Git LFS", source: "https://api.github.com/meta"},
+				{host: "objects-origin.githubusercontent.com", reason: "files of releases"},
 				{host: "objects.githubusercontent.com", reason: "files of releases, and objects of Git LFS"},
-				{host: "raw.githubusercontent.com", reason: "single files"},
-				{host: "release-assets.githubusercontent.com", reason: "files of releases"},
-				{host: "uploads.github.com", reason: "uploads to releases"},
+				{host: "raw.githubusercontent.com", reason: "single files", source: "https://api.github.com/meta"},
+				{host: "release-assets.githubusercontent.com", reason: "files of releases, where github.com leads to", source: "https://api.github.com/meta"},
+				{host: "uploads.github.com", reason: "uploads to releases", source: "https://docs.github.com/rest/releases/assets"},
 			},
 		},
+	}
+}
+
+func downloadBundles() []bundleRow {
+	return []bundleRow{
 		{
-			name: "playwright", about: "Browsers for Playwright.",
-			source: "https://playwright.dev/docs/browsers",
+			name: "playwright", about: "Browsers for Playwright. Some versions fetch Chromium from storage.googleapis.com, where anybody can keep files: name it yourself.",
+			source: "https://github.com/microsoft/playwright/blob/main/packages/playwright-core/src/server/registry/index.ts",
 			hosts: []bundleHostRow{
 				{host: "cdn.playwright.dev", reason: "the browsers"},
-				{host: "playwright.download.prss.microsoft.com", reason: "the same, tried second"},
+				{host: "playwright.download.prss.microsoft.com", reason: "where the first leads to, and tried second"},
 			},
 		},
 		{
 			name: "ubuntu", about: "Packages of Ubuntu, from its own archive and the mirrors of countries and clouds under its name.",
 			source: "https://documentation.ubuntu.com/server/how-to/software/package-management/",
 			hosts: []bundleHostRow{
-				{host: "*.archive.ubuntu.com", reason: "mirrors; apt checks signatures", plain: true},
+				{host: "*.archive.ubuntu.com", reason: "mirrors of countries and clouds; apt checks signatures", plain: true},
 				{host: "archive.ubuntu.com", reason: "the archive", plain: true},
 				{host: "ports.ubuntu.com", reason: "the archive of other processors, arm64 among them", plain: true},
 				{host: "security.ubuntu.com", reason: "security updates", plain: true},
@@ -194,18 +226,18 @@ func modelBundles() []bundleRow {
 			name: "google-ai", about: "Gemini's API, and the sign-in of Gemini CLI. Vertex AI is a host of the region: name it.",
 			source: "https://ai.google.dev/api",
 			hosts: []bundleHostRow{
-				{host: "aiplatform.googleapis.com", reason: "Vertex AI's global endpoint"},
-				{host: "cloudcode-pa.googleapis.com", reason: "Gemini CLI with a Google account"},
+				{host: "aiplatform.googleapis.com", reason: "Vertex AI's global endpoint", source: "https://cloud.google.com/vertex-ai/generative-ai/docs/learn/locations"},
+				{host: "cloudcode-pa.googleapis.com", reason: "Gemini CLI with a Google account", source: "https://docs.cloud.google.com/gemini/docs/codeassist/set-up-gemini"},
 				{host: "generativelanguage.googleapis.com", reason: "the API"},
-				{host: "oauth2.googleapis.com", reason: "renewal of a sign-in"},
+				{host: "oauth2.googleapis.com", reason: "renewal of a sign-in", source: "https://developers.google.com/identity/protocols/oauth2"},
 			},
 		},
 		{
 			name: "huggingface", about: "Models and data sets of Hugging Face. Whoever has an account can also upload there.",
 			source: "https://huggingface.co/.well-known/meta.json",
 			hosts: []bundleHostRow{
-				{host: "*.hf.co", reason: "storage: Xet, its bridge, and LFS in each region"},
-				{host: "*.huggingface.co", reason: "storage by its older names, and the data set server"},
+				{host: "*.hf.co", reason: "storage: Xet, its bridge, LFS, and the delivery network of each region"},
+				{host: "*.huggingface.co", reason: "storage by its older names, and the data set server", source: "https://huggingface.co/docs/dataset-viewer/quick_start"},
 				{host: "hf.co", reason: "short links"},
 				{host: "huggingface.co", reason: "the hub"},
 			},
@@ -215,8 +247,8 @@ func modelBundles() []bundleRow {
 			source: "https://platform.openai.com/docs/api-reference",
 			hosts: []bundleHostRow{
 				{host: "api.openai.com", reason: "the API"},
-				{host: "auth.openai.com", reason: "renewal of a sign-in"},
-				{host: "chatgpt.com", reason: "Codex with a ChatGPT plan"},
+				{host: "auth.openai.com", reason: "renewal of a sign-in", source: "https://developers.openai.com/codex/auth"},
+				{host: "chatgpt.com", reason: "Codex with a ChatGPT plan", source: "https://developers.openai.com/codex/auth"},
 			},
 		},
 	}

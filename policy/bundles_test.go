@@ -18,8 +18,8 @@ func TestBundlesAreComplete(t *testing.T) {
 			t.Errorf("LookupBundle(%q) = %+v, %v", row.name, b, ok)
 		}
 		if b.Discovered {
-			if len(b.Hosts) > 0 || b.Source != "" {
-				t.Errorf("%s is discovered, and has a list", b.Name)
+			if len(b.Hosts) > 0 || b.Source != "" || b.How == "" || b.Mend == "" {
+				t.Errorf("%s is discovered, and has a list, or says not how or what to do: %+v", b.Name, b)
 			}
 			continue
 		}
@@ -30,8 +30,8 @@ func TestBundlesAreComplete(t *testing.T) {
 			t.Errorf("%s has no host", b.Name)
 		}
 		for i, h := range b.Hosts {
-			if h.Reason == "" || len(h.Ports) == 0 {
-				t.Errorf("%s: %s lacks a reason or a port", b.Name, h.Host)
+			if u, err := url.Parse(h.Source); err != nil || u.Scheme != "https" || h.Reason == "" || len(h.Ports) == 0 {
+				t.Errorf("%s: %s lacks a reason, a source or a port: %+v", b.Name, h.Host, h)
 			}
 			if i > 0 && cmp.Compare(b.Hosts[i-1].Host.String(), h.Host.String()) >= 0 {
 				t.Errorf("%s: %s is there twice", b.Name, h.Host)
@@ -137,4 +137,90 @@ func FuzzReachable(f *testing.F) {
 			t.Errorf("allow %d-%d, deny %d-%d: %v, want %v", a, b, c, d, got, want)
 		}
 	})
+}
+
+func found(name string, hosts ...string) Bundle {
+	b := Bundle{Name: name, Discovered: true}
+	for _, h := range hosts {
+		host, port, _ := strings.Cut(h, " ")
+		r := PortRange{443, 443}
+		if port != "" {
+			n, err := parsePort(port)
+			if err != nil {
+				panic(err)
+			}
+			r = PortRange{n, n}
+		}
+		b.Hosts = append(b.Hosts, BundleHost{Host: mustHost(host), Ports: []PortRange{r}, Reason: "project: .npmrc:1"})
+	}
+	return b
+}
+
+func TestExpandWithFound(t *testing.T) {
+	p := mustLoad(t, "version: 1\nnetwork:\n  allow: [npm, pypi, \"*.example.org\"]\n  deny: [go]\n")
+	got, problems := p.Expand(
+		found("npm", "npm.example.com", "old.example.com 80", "npm.example.com 8443"),
+		found("pypi", "pip.example.com", "pypi.org"), found("go", "goproxy.example.com"),
+		found("cargo", "crates.example.com"), // not in the policy
+	)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	tests := []struct {
+		host string
+		port uint16
+		want Code
+	}{
+		{"npm.example.com", 443, CodeAllowed},
+		{"npm.example.com", 8443, CodeAllowed},
+		{"npm.example.com", 80, CodePort},
+		{"old.example.com", 80, CodeAllowed},
+		{"old.example.com", 443, CodePort},
+		{"pip.example.com", 443, CodeAllowed},
+		{"files.pythonhosted.org", 443, CodeAllowed},
+		{"goproxy.example.com", 22, CodeDenied},
+		{"crates.example.com", 443, CodeNoRule},
+		{"evil.npm.example.com", 443, CodeNoRule},
+	}
+	for _, tt := range tests {
+		if v := got.Decide(Request{Host: tt.host, Port: tt.port}); v.Code != tt.want {
+			t.Errorf("Decide(%s:%d) = %q, want %q", tt.host, tt.port, v.Code, tt.want)
+		}
+	}
+	if v := got.Decide(Request{Host: "npm.example.com", Port: 443}); v.Rule.Bundle != "npm" || v.Place().Line != 3 || v.Private {
+		t.Errorf("rule %+v", v.Rule)
+	}
+	again, problems := got.Expand()
+	if len(problems) > 0 || len(again.Network.Allow) != len(got.Network.Allow) || len(again.Network.Deny) != len(got.Network.Deny) {
+		t.Errorf("expanding twice: %v, %d rules, want %d", problems, len(again.Network.Allow), len(got.Network.Allow))
+	}
+}
+
+// What a file in the project names must not open the local network.
+func TestExpandRefusesLocalHosts(t *testing.T) {
+	local := Bundle{Name: "npm", Missing: "the registry is local"}
+	for _, addr := range []string{"10.0.0.5", "169.254.169.254", "100.64.0.1", "fd00::1"} {
+		h := mustHost(addr)
+		local.Hosts = append(local.Hosts, BundleHost{Host: h, Ports: []PortRange{{443, 443}}})
+	}
+	local.Hosts = append(local.Hosts, BundleHost{Host: Host{name: "nexus"}, Ports: []PortRange{{443, 443}}},
+		BundleHost{Host: mustHost("*.example.com"), Ports: []PortRange{{443, 443}}}, BundleHost{Ports: []PortRange{{443, 443}}})
+	p := mustLoad(t, "version: 1\nnetwork:\n  allow: [npm]\n")
+	got, problems := p.Expand(local)
+	if len(got.Network.Allow) != 0 {
+		t.Errorf("allowed: %v", got.Network.Allow)
+	}
+	if len(problems) != 1 || !strings.Contains(problems[0].Message, "the registry is local") || problems[0].Hint == "" {
+		t.Errorf("problems: %v", problems)
+	}
+	if control, problems := p.Expand(found("npm", "9.9.9.9")); len(problems) > 0 || !control.Decide(Request{Host: "9.9.9.9", Port: 443}).Allowed() {
+		t.Errorf("a public address: %v", problems)
+	}
+}
+
+func TestUsedBundles(t *testing.T) {
+	p := mustLoad(t, "version: 1\nnetwork:\n  allow: [pypi, npm, a.example]\n  deny: [go, npm]\n")
+	if got, want := p.UsedBundles(), []string{"go", "npm", "pypi"}; !slices.Equal(got, want) {
+		t.Errorf("UsedBundles() = %q, want %q", got, want)
+	}
 }

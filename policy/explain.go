@@ -54,7 +54,22 @@ func (p *Policy) Explain(r Request) Explanation {
 	if !v.Allowed() {
 		e.Add, e.Hint = suggest(r, v)
 	}
+	if name := bundleOf(v.Target, r.Port); v.Code == CodeNoRule && e.Hint == "" && name != "" {
+		e.Hint = fmt.Sprintf("the bundle %s has it, with the hosts that belong to it", name)
+	}
 	return e
+}
+
+// bundleOf is the smallest bundle that lists a host, if there is one.
+func bundleOf(target Host, port uint16) string {
+	name, size := "", 0
+	for _, row := range bundleData() {
+		b := row.bundle()
+		if b.has(BundleHost{Host: target, Ports: []PortRange{{port, port}}}) && (name == "" || len(b.Hosts) < size) {
+			name, size = b.Name, len(b.Hosts)
+		}
+	}
+	return name
 }
 
 // suggest proposes the narrowest rule that the loader accepts.

@@ -17,6 +17,7 @@ type Host struct {
 	name     string     // lower-case ASCII without a trailing dot; the parent of a wildcard
 	wildcard bool       // the names below name, but not name itself
 	addr     netip.Addr // valid for an address; then name is empty
+	public   bool       // every full name and public address: only [Policy.AllowPublic] makes one
 }
 
 // ParseHost reads a host of a policy file. It refuses what another program could read as another host: octal, hex
@@ -162,6 +163,8 @@ func isASCII(s string) bool {
 // String is the host as the policy has it, in its one spelling.
 func (h Host) String() string {
 	switch {
+	case h.public:
+		return "(everything public)" // no spelling that the loader would read
 	case h.addr.IsValid():
 		return h.addr.String()
 	case h.wildcard:
@@ -194,6 +197,8 @@ func (h Host) covers(o Host) bool {
 		return false
 	case h == o:
 		return true
+	case h.public:
+		return o.NeedsEntry() == "" || o.wildcard
 	case !h.wildcard || o.addr.IsValid():
 		return false
 	}

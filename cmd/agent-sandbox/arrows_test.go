@@ -22,18 +22,20 @@ const module = "github.com/org/agent-sandbox/"
 func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
-			"policy", "runner", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
+			"policy", "policy/convert", "runner", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs",
+			"runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
 		"cmd/guest": {"runner/guest"},
 
 		"runner": {
-			"policy", "runner/credential", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs", "runner/workspace",
-			"runner/workspace/ovl",
+			"policy", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs",
+			"runner/workspace", "runner/workspace/ovl",
 			"golang.org/x/sync",
 		},
 		"runner/engine":     {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
 		"runner/credential": {"policy", "runner/secret"},
+		"runner/discover":   {"policy"},
 		"runner/egress":     {"policy", "golang.org/x/net"},
 		"runner/runs":       {"runner/event", "golang.org/x/sys"},
 		"runner/workspace":  {"policy", "runner/workspace/ovl", "golang.org/x/sync", "golang.org/x/sys"},
@@ -46,6 +48,7 @@ func arrows() map[string][]string {
 		"runner/workspace/ovl": {"golang.org/x/sys"},
 		"runner/event":         nil,
 		"runner/secret":        nil,
+		"policy/convert":       {"policy"},
 		"policy":               {"go.yaml.in/yaml/v4", "golang.org/x/net"},
 
 		// Programs of tests, which are built as programs.

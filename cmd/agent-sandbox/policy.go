@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ allowed to leave the sandbox, and the project's files stay as they are.`,
 		Args: groupArgs,
 		RunE: showHelp,
 	}
-	c.AddCommand(a.policyCheckCommand(), a.policyExplainCommand(), a.policySchemaCommand())
+	c.AddCommand(a.policyCheckCommand(), a.policyExplainCommand(), a.policyBundlesCommand(), a.policyLearnCommand(), a.policyImportCommand(), a.policySchemaCommand())
 	return c
 }
 
@@ -134,6 +135,7 @@ func (a *app) policyExplainCommand() *cobra.Command {
 		Short: "Say what the policy answers to a connection or a request, and why",
 		Long: `explain asks the policy what the sandbox would ask it, and tells which rule decides, where
 that is, and what would have to be added for another answer. The port is 443 if none is given.
+Bundles count with the hosts that they have here: see "policy bundles".
 
 Exit status: 0 when it is allowed, 1 when it is refused, 2 when the policy is invalid.`,
 		Example: `  agent-sandbox policy explain api.github.com
@@ -144,7 +146,9 @@ Exit status: 0 when it is allowed, 1 when it is refused, 2 when the policy is in
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.explain(append(args, "", ""), file, asJSON) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.explain(cmd.Context(), append(args, "", ""), file, asJSON)
+		},
 	}
 	c.Flags().StringVar(&file, "policy", "", "policy file, instead of the project's "+policyFile)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -169,17 +173,20 @@ type explanationJSON struct {
 }
 
 // explain takes target, method and path, the last two empty for a connection.
-func (a *app) explain(args []string, file string, asJSON bool) error {
+func (a *app) explain(ctx context.Context, args []string, file string, asJSON bool) error {
 	req, err := policy.ParseRequest(args[0], args[1], args[2])
 	if err != nil {
 		return usage("%w", err)
 	}
-	project, _, err := a.project("")
+	project, sub, err := a.project("")
 	if err != nil {
 		return err
 	}
 	p, err := a.policy(file, project)
 	if err != nil {
+		return err
+	}
+	if p, err = a.expanded(ctx, p, project, sub); err != nil {
 		return err
 	}
 	e := p.Explain(req)

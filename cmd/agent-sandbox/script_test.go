@@ -44,9 +44,10 @@ func scriptParams(dir, engine string) testscript.Params {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  scriptExits,
-			"mkrun":  scriptMakeRun,
-			"damage": scriptDamage,
+			"exits":     scriptExits,
+			"mkrun":     scriptMakeRun,
+			"mkrefused": scriptMakeRefused,
+			"damage":    scriptDamage,
 		},
 	}
 }
