@@ -27,6 +27,7 @@ func (x *exchange) forAgent(header http.Header) http.Header {
 // answer passes the host's answer on as it comes.
 func (x *exchange) answer(ctx context.Context, answer *http.Response) *end {
 	x.begun = true
+	x.record.Outcome, x.record.Status = Allowed, answer.StatusCode
 	own := x.w.Header()
 	for name, values := range x.forAgent(answer.Header) {
 		own[name] = values
@@ -118,6 +119,7 @@ func (x *exchange) switched(ctx context.Context, answer *http.Response) *end {
 		return broken(CodeBroken, "the agent broke off")
 	}
 	defer agent.Close()
+	x.record.Outcome, x.record.Status = Allowed, answer.StatusCode
 	head := &http.Response{
 		StatusCode: answer.StatusCode, Status: answer.Status, ProtoMajor: 1, ProtoMinor: 1, Header: x.forAgent(answer.Header),
 	}

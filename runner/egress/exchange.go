@@ -100,10 +100,11 @@ func (x *exchange) serve(ctx context.Context) *end {
 		return x.refuse(x.failure(ctx, err))
 	}
 	defer answer.Body.Close()
-	x.record.Outcome = Allowed
-	x.record.Status = answer.StatusCode
-	if answer.StatusCode == http.StatusSwitchingProtocols {
+	switch status := answer.StatusCode; {
+	case status == http.StatusSwitchingProtocols:
 		return x.switched(ctx, answer)
+	case status < 200 || status > 999: // net/http would not write such a one
+		return x.refuse(fail(CodeProtocol, "the host's answer has no proper status"))
 	}
 	return x.answer(ctx, answer)
 }

@@ -166,7 +166,10 @@ func (in *inspection) untrusted(ctx context.Context, err error) *end {
 	case errors.Is(err, context.DeadlineExceeded):
 		return refuse(CodeSlow, "the agent's TLS handshake was not complete in time")
 	}
-	return fail(CodeUntrusted, "the agent broke off the TLS handshake; perhaps the program does not trust the run's CA")
+	if errors.Is(err, io.EOF) {
+		return fail(CodeUntrusted, "the agent broke off the TLS handshake; perhaps the program does not trust the run's CA")
+	}
+	return fail(CodeProtocol, fmt.Sprintf("no TLS with the agent: %v", err))
 }
 
 // newTransport is for the connections to this host. It knows no proxy, since the gateway's own dial does.

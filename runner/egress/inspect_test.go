@@ -243,3 +243,84 @@ func TestProgramThatDoesNotTrust(t *testing.T) {
 		t.Errorf("record %+v", r)
 	}
 }
+
+// TestDenyWins on a host that is open otherwise, and in all the spellings that a forgiving server takes for the same path.
+func TestDenyWins(t *testing.T) {
+	p, w := newPKI(t), &wire{}
+	b := p.backend("a.example", true, w.serve)
+	s := p.inspecting("  allow: [{host: a.example, port: %d, private: true}]\n  deny: [{host: a.example, port: \"1-65535\", rules: [\"* /admin/**\", \"DELETE /**\"]}]\n", b.port)
+	agent, url := s.agent(true), fmt.Sprintf("https://a.example:%d", b.port)
+	for _, tt := range []struct {
+		method, path string
+		want         int
+	}{
+		{"GET", "/x", 200},
+		{"GET", "/admin/x", 403},
+		{"GET", "/ADMIN/x", 403},
+		{"GET", "/admin%2Fx", 403},
+		{"GET", "/admin;a/x", 403},
+		{"DELETE", "/x", 403},
+		{"GET", "/x/../admin/x", 403},
+	} {
+		if resp, body := send(t, agent, tt.method, url+tt.path, ""); resp.StatusCode != tt.want {
+			t.Errorf("%s %s: %d %s, want %d", tt.method, tt.path, resp.StatusCode, body, tt.want)
+		}
+	}
+	if got := w.all(); got != "GET /x " {
+		t.Errorf("the host saw %q", got)
+	}
+}
+
+// TestHostThatGoesAway between two requests: the second finds a connection of its own, to an address that was checked anew.
+func TestHostThatGoesAway(t *testing.T) {
+	versions(t, func(t *testing.T, h2 bool) {
+		p, w := newPKI(t), &wire{}
+		b := p.backend("a.example", h2, w.serve)
+		s := p.inspecting(inspectedNetwork, b.port)
+		agent, url := s.agent(h2), fmt.Sprintf("https://a.example:%d/open/x", b.port)
+		ask := func() (got string, err error) {
+			waitFor(t, func() bool { // a request that crosses the end of its connection is answered with 502
+				got, err = get(t, agent, url)
+				return !strings.Contains(got, `"code":"broken"`)
+			})
+			return got, err
+		}
+		if got, err := ask(); err != nil || got != "200 served" {
+			t.Fatalf("%q, %v", got, err)
+		}
+		b.CloseClientConnections()
+		if got, err := ask(); err != nil || got != "200 served" {
+			t.Errorf("the second: %q, %v", got, err)
+		}
+		s.hosts.mu.Lock()
+		s.hosts.addrs["a.example"] = []string{"169.254.169.254"}
+		s.hosts.mu.Unlock()
+		b.CloseClientConnections()
+		if got, err := ask(); err != nil || !strings.HasPrefix(got, "403 ") || !strings.Contains(got, `"code":"address"`) {
+			t.Errorf("the third: %q, %v", got, err)
+		}
+	})
+}
+
+// TestOddStatus: a host's answer that net/http would panic over.
+func TestOddStatus(t *testing.T) {
+	p := newPKI(t)
+	for _, status := range []string{"050", "000", "101"} {
+		b := p.backend("a.example", false, func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s Odd\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", status)
+			_ = conn.Close()
+		})
+		s := p.inspecting(inspectedNetwork, b.port)
+		if got, err := get(t, s.agent(false), fmt.Sprintf("https://a.example:%d/open/x", b.port)); err != nil || !strings.HasPrefix(got, "502 ") {
+			t.Errorf("%s: %q, %v", status, got, err)
+		}
+		if r := s.rec.request(1); r.Outcome != Failed || r.Status != 502 {
+			t.Errorf("%s: record %+v", status, r)
+		}
+	}
+}
