@@ -188,7 +188,9 @@ func (x *exchange) refuse(e *end) *end {
 	switch {
 	case e.outcome == Failed:
 		said.Error, status = "the sandbox could not pass this on", http.StatusBadGateway
-		own["Connection"] = []string{"close"}
+		if x.in.faulty() {
+			own["Connection"] = []string{"close"} // a new one may find the host in a better state
+		}
 	case e.code == CodeBusy:
 		status = http.StatusServiceUnavailable
 	case e.code == CodeMismatch:

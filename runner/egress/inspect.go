@@ -259,6 +259,13 @@ func (in *inspection) keep(conn net.Conn) net.Conn {
 	return h
 }
 
+// faulty tells whether no request on this connection can succeed.
+func (in *inspection) faulty() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.fault != nil
+}
+
 // enter counts a request; it is false when the connection is over.
 func (in *inspection) enter() bool {
 	in.mu.Lock()
