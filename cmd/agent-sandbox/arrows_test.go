@@ -36,7 +36,7 @@ func arrows() map[string][]string {
 		"runner/engine":     {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
 		"runner/credential": {"policy", "runner/secret"},
 		"runner/discover":   {"policy"},
-		"runner/egress":     {"policy", "golang.org/x/net"},
+		"runner/egress":     {"policy", "runner/secret", "golang.org/x/net"},
 		"runner/runs":       {"runner/event", "golang.org/x/sys"},
 		"runner/workspace":  {"policy", "runner/workspace/ovl", "golang.org/x/sync", "golang.org/x/sys"},
 		"runner/guest": {

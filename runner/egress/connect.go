@@ -48,7 +48,7 @@ type connection struct {
 	idle         *idleTimer
 }
 
-// stage carries a connection whose first bytes are in fromClient, until both sides are done. Interception is a further one.
+// stage carries a connection whose first bytes are in fromClient, until both sides are done.
 type stage func(ctx context.Context) *end
 
 // Connect serves one connection that the agent opened to this address, until it has ended or ctx is cancelled. It
@@ -84,7 +84,7 @@ func (c *connection) finish(e *end) {
 	r := c.record
 	r.Outcome, r.Code, r.Reason = Allowed, c.verdict.Code, c.verdict.Reason
 	if e != nil {
-		r.Outcome, r.Code, r.Reason = e.outcome, e.code, e.reason
+		r.Outcome, r.Code, r.Reason, r.Leak = e.outcome, e.code, e.reason, e.leak
 	}
 	if c.up != nil {
 		r.Up, r.Down = c.up.count.Load(), c.down.count.Load()
@@ -126,8 +126,8 @@ func (c *connection) decide() *end {
 	switch {
 	case !v.Allowed():
 		return refuse(v.Code, v.Reason)
-	case v.Inspect:
-		return refuse(CodeInspect, "only some requests are allowed there, and this version can't look at them yet")
+	case !v.TCP && c.inspects() && c.g.web == nil: // New sees to it that there is one
+		return refuse(CodeInspect, "only some requests are allowed there, and nothing looks at them")
 	}
 	return nil
 }
@@ -188,6 +188,7 @@ func (c *connection) idleLimit() time.Duration {
 func (c *connection) begin(ctx context.Context) (stage, *end) {
 	if c.verdict.TCP {
 		c.record.Protocol = TCP
+		c.up.scan = newScanner(patterns(c.g.credentials, nil))
 		return c.splice, nil
 	}
 	defer c.await(ctx)()
@@ -204,6 +205,10 @@ func (c *connection) begin(ctx context.Context) (stage, *end) {
 		return c.beginTLS(ctx)
 	case 'A' <= first[0] && first[0] <= 'Z':
 		c.record.Protocol = HTTP
+		if c.verdict.Inspect {
+			return c.inspect(false, nil), nil
+		}
+		c.up.scan = newScanner(patterns(c.g.credentials, nil))
 		return c.beginHTTP(ctx)
 	}
 	return nil, refuse(CodeProtocol, "the agent speaks neither TLS nor HTTP/1 there; another protocol needs an entry with `tcp: true`")
@@ -252,6 +257,9 @@ func (c *connection) beginTLS(ctx context.Context) (stage, *end) {
 	c.record.ServerName = cut(h.serverName)
 	if e := checkHello(h, c.verdict.Target); e != nil {
 		return nil, e
+	}
+	if c.inspects() {
+		return c.inspect(true, raw), nil
 	}
 	return func(ctx context.Context) *end {
 		if _, err := c.up.Write(raw); err != nil {

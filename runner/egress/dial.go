@@ -54,15 +54,10 @@ func lookupHost(ctx context.Context, host string) ([]netip.Addr, error) {
 // in the record where it leads.
 func (g *Gateway) reach(ctx context.Context, v policy.Verdict, port uint16, record *Connection) (halfCloser, error) {
 	host := v.Target
-	if !v.Rule.To.IsZero() {
-		host, port = v.Rule.To.Host, v.Rule.To.Port
+	if !v.To.IsZero() {
+		host, port = v.To.Host, v.To.Port
 	}
-	limit := g.limits.Connect
-	for _, l := range []policy.Limits{g.policy.Network.Limits, v.Rule.Limits} {
-		if l.Connect > 0 {
-			limit = l.Connect
-		}
-	}
+	limit := g.connectLimit(v)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if proxy := g.proxy.forHost(v, host, port); proxy != nil {
@@ -81,6 +76,17 @@ func (g *Gateway) reach(ctx context.Context, v policy.Verdict, port uint16, reco
 		record.Upstream = remote.AddrPort()
 	}
 	return conn, nil
+}
+
+// connectLimit is the time for a look-up and dial, and for a TLS handshake with the host.
+func (g *Gateway) connectLimit(v policy.Verdict) time.Duration {
+	limit := g.limits.Connect
+	for _, l := range []policy.Limits{g.policy.Network.Limits, v.Rule.Limits} {
+		if l.Connect > 0 {
+			limit = l.Connect
+		}
+	}
+	return limit
 }
 
 // addresses are those of host that the verdict permits. Whatever the resolver says, nothing else is dialled.

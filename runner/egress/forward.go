@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -231,16 +230,7 @@ func readStatus(br *bufio.Reader) (status int, head []byte, err error) {
 
 // forbidden is what the client gets for a first request that is not passed on.
 func forbidden(e *end, record Connection) []byte {
-	body, err := json.Marshal(struct {
-		Error  string `json:"error"`
-		Code   string `json:"code"`
-		Reason string `json:"reason"`
-		Rule   string `json:"rule,omitempty"`
-	}{"refused by the policy of the sandbox", string(e.code), e.reason, record.Rule})
-	if err != nil {
-		panic(fmt.Sprintf("egress: encode a refusal: %v", err))
-	}
-	body = append(body, '\n')
+	body := refusal{Error: "refused by the policy of the sandbox", Code: string(e.code), Reason: e.reason, Rule: record.Rule}.encode()
 	head := fmt.Sprintf("HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n", len(body))
 	return append([]byte(head), body...)
 }

@@ -3,12 +3,12 @@ package egress
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +19,10 @@ import (
 type Config struct {
 	// Policy decides everything; required. Its bundles are expanded by New.
 	Policy *policy.Policy
+	// Credentials are attached by the gateway to requests over TLS, and never without it.
+	Credentials []Credential
+	// Bundles have the hosts that were found for the discovered bundles of the policy.
+	Bundles []policy.Bundle
 	// Proxy is the company's proxy for the runner's own dials; zero for none.
 	Proxy Proxy
 	// CAs are PEM files with further roots to trust beside the system's, such as those of a company's proxy.
@@ -35,7 +39,8 @@ type Limits struct {
 	Opening     time.Duration // from the connection until its first bytes, or a request's head, are complete. Default 15 s
 	Connect     time.Duration // for look-up and dial, where the policy sets none. Default 10 s
 	Idle        time.Duration // without traffic, where the policy sets none. Default 30 min: models think for long
-	Records     int           // connections recorded one by one; the rest are totals for each host. Default 2000
+	Records     int           // connections recorded one by one, and as many requests, allowed and refused ones each; the rest are totals. Default 2000
+	Requests    int           // on inspected connections, open at once; more are refused. Default 4096
 }
 
 func (l Limits) withDefaults() Limits {
@@ -45,6 +50,7 @@ func (l Limits) withDefaults() Limits {
 		Connect:     cmp.Or(l.Connect, 10*time.Second),
 		Idle:        cmp.Or(l.Idle, 30*time.Minute),
 		Records:     cmp.Or(l.Records, 2000),
+		Requests:    cmp.Or(l.Requests, 4096),
 	}
 }
 
@@ -59,6 +65,13 @@ type Gateway struct {
 	rules   map[*policy.Rule]*allowance // by the addresses of policy.Network.Allow's items; not changed after New
 	buffers sync.Pool
 
+	credentials []Credential
+	roots       *x509.CertPool
+	authority   *authority // nil, as web, when nothing is inspected
+	web         *webServer
+	sessions    tls.ClientSessionCache
+	exchanges   chan struct{} // a place for each request that is open
+
 	// Tests put other functions here; New sets the host's own resolver and dialer.
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
@@ -69,15 +82,17 @@ type Gateway struct {
 	serving sync.WaitGroup // Add only with mu held and closed false
 }
 
-// New makes a gateway. The error is a [policy.Problems] when the policy asks for what this version can't do, each by name
-// and place: rules on requests and credentials need interception, discovered bundles need a discovery.
+// maxSessions bounds the TLS sessions with hosts that are kept for later connections.
+const maxSessions = 256
+
+// New makes a gateway. The error is a [policy.Problems] when the policy asks for what is not there: a discovered bundle without
+// a discovery.
 func New(cfg Config) (*Gateway, error) {
 	if cfg.Policy == nil || cfg.Recorder == nil {
 		return nil, errors.New("egress: a policy and a recorder are required")
 	}
 	expanded, problems := cfg.Policy.Expand()
-	if problems = append(problems, unsupported(cfg.Policy)...); len(problems) > 0 {
-		slices.SortStableFunc(problems, func(a, b policy.Problem) int { return cmp.Compare(a.Place.Line, b.Place.Line) })
+	if len(problems) > 0 {
 		return nil, problems
 	}
 	roots, err := trust(cfg.CAs)
@@ -90,9 +105,11 @@ func New(cfg Config) (*Gateway, error) {
 		carried: map[*connection]context.CancelCauseFunc{},
 		lookup:  lookupHost,
 		dial:    (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
+		roots:   roots, sessions: tls.NewLRUClientSessionCache(maxSessions),
 	}
 	g.buffers.New = func() any { return new([largeBuffer]byte) }
 	g.journal = newJournal(cfg.Recorder, g.limits.Records)
+	g.exchanges = make(chan struct{}, g.limits.Requests)
 	for i := range expanded.Network.Allow {
 		rule := &expanded.Network.Allow[i]
 		g.rules[rule] = newAllowance(rule.Limits, rule.Host.String())
@@ -100,28 +117,25 @@ func New(cfg Config) (*Gateway, error) {
 	if g.proxy, err = newUpstreamProxy(cfg.Proxy, roots); err != nil {
 		return nil, err
 	}
+	if err := g.prepareInspection(cfg); err != nil {
+		return nil, err
+	}
 	return g, nil
 }
 
-// unsupported names what needs interception.
-func unsupported(p *policy.Policy) policy.Problems {
-	var problems policy.Problems
-	add := func(place policy.Place, path, what, hint string) {
-		problems = append(problems, policy.Problem{Place: place, Path: path, Message: "this version can't " + what + " yet", Hint: hint})
+// prepareInspection makes what ends TLS, if that is needed. Nothing that can fail comes after it in New: its server runs.
+func (g *Gateway) prepareInspection(cfg Config) error {
+	var err error
+	if g.credentials, err = prepare(cfg.Credentials); err != nil {
+		return err
 	}
-	list := func(path string, rules []policy.Rule) {
-		for i, rule := range rules {
-			if len(rule.HTTP) > 0 {
-				add(rule.Place, fmt.Sprintf("%s[%d].rules", path, i), "decide single requests", "remove the rules, and so allow or deny the whole host, or remove the entry")
-			}
-		}
+	if g.authority, err = newAuthority(intercepted(g.policy, g.credentials), cfg.Policy.Resources.Timeout); err != nil {
+		return err
 	}
-	list("network.allow", p.Network.Allow)
-	list("network.deny", p.Network.Deny)
-	for _, c := range p.Credentials {
-		add(c.Place, "credentials."+c.Name, "attach credentials", "remove the section")
+	if g.authority != nil {
+		g.web = newWeb(g)
 	}
-	return problems
+	return nil
 }
 
 // trust is the system's roots and the given ones.
@@ -147,6 +161,9 @@ func (g *Gateway) Close() error {
 	}
 	g.mu.Unlock()
 	g.serving.Wait()
+	if g.web != nil {
+		g.web.close()
+	}
 	g.journal.flush()
 	return nil
 }

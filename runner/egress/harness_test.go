@@ -62,6 +62,7 @@ type recording struct {
 	mu    sync.Mutex
 	conns []Connection
 	names []NameRefused
+	reqs  []Request
 	more  *sync.Cond
 }
 
@@ -82,6 +83,35 @@ func (r *recording) NameRefused(n NameRefused) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.names = append(r.names, n)
+}
+
+func (r *recording) Request(q Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reqs = append(r.reqs, q)
+	r.more.Broadcast()
+}
+
+func (r *recording) requests() []Request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]Request(nil), r.reqs...)
+}
+
+// request waits for the record of the n-th request, counted from 1.
+func (r *recording) request(n int) Request {
+	r.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	defer time.AfterFunc(20*time.Second, r.more.Broadcast).Stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.reqs) < n {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("request %d has not ended in time", n)
+		}
+		r.more.Wait()
+	}
+	return r.reqs[n-1]
 }
 
 // ended waits for the record of the n-th connection that has ended, counted from 1.

@@ -21,6 +21,8 @@ type journal struct {
 	detail int // detailed records that are left
 	totals map[totalKey]*total
 	order  []*total
+
+	requests requestJournal
 }
 
 type totalKey struct {
@@ -37,7 +39,7 @@ type total struct {
 }
 
 func newJournal(to Recorder, detail int) *journal {
-	return &journal{to: to, detail: detail, totals: map[totalKey]*total{}}
+	return &journal{to: to, detail: detail, totals: map[totalKey]*total{}, requests: newRequestJournal(detail)}
 }
 
 // opened records that the connection is carried now, so that a runner that is killed has not hidden it. Without
@@ -115,6 +117,7 @@ func (j *journal) flush() {
 			j.report(t)
 		}
 	}
+	j.flushRequests()
 }
 
 func (j *journal) name(n NameRefused) {

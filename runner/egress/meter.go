@@ -50,10 +50,20 @@ type meter struct {
 	count   atomic.Int64
 	moved   *atomic.Int64 // nanoseconds since the connection's start
 	start   time.Time
+	scan    *scanner // of what is sent as it is; nil for none
 }
 
-// Write passes on what the budgets grant; the error for the rest names the budget that is used up.
+// Write passes on what the budgets grant; the error for the rest names the budget that is used up. A piece that completes
+// a placeholder is not passed on at all.
 func (m *meter) Write(p []byte) (int, error) {
+	if name := m.scan.scan(p); name != "" {
+		return 0, leak(name)
+	}
+	return m.writeTo(m.to, p)
+}
+
+// writeTo is Write to one of several places. It is safe for concurrent use.
+func (m *meter) writeTo(to io.Writer, p []byte) (int, error) {
 	granted := len(p)
 	var over *budget
 	for _, b := range m.budgets {
@@ -62,7 +72,7 @@ func (m *meter) Write(p []byte) (int, error) {
 		}
 	}
 	m.moved.Store(int64(time.Since(m.start)))
-	n, err := m.to.Write(p[:granted])
+	n, err := to.Write(p[:granted])
 	m.count.Add(int64(n))
 	if err == nil && over != nil {
 		err = broken(CodeByteLimit, fmt.Sprintf("the %s, %s, is used up", over.whose, over.limit))

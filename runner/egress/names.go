@@ -86,7 +86,9 @@ func parseName(s string) (policy.Host, error) {
 }
 
 // cut copies, so that a short text does not keep the client's whole message alive.
-func cut(s string) string { return strings.Clone(s[:min(len(s), maxText)]) }
+func cut(s string) string { return cutTo(s, maxText) }
+
+func cutTo(s string, n int) string { return strings.Clone(s[:min(len(s), n)]) }
 
 // Resolve answers one look-up without asking anybody. An allowed name (on some port) gets its synthetic address when the type is A,
 // and no address for any other type: the answer is then that the name exists, without a record (NOERROR). A

@@ -52,15 +52,10 @@ func (c *connection) both(ctx context.Context, up func() error) *end {
 
 // copy moves bytes until src ends; the error is an *end that says which side failed.
 func (c *connection) copy(dst io.Writer, src io.Reader, dstFailed, srcFailed string) error {
-	small := make([]byte, smallBuffer)
-	var large *[largeBuffer]byte
-	defer func() {
-		if large != nil {
-			c.g.buffers.Put(large)
-		}
-	}()
-	buf := small
+	buffer := copyBuffer{pool: &c.g.buffers}
+	defer buffer.release()
 	for {
+		buf := buffer.bytes()
 		n, err := src.Read(buf)
 		if n > 0 {
 			if _, werr := dst.Write(buf[:n]); werr != nil {
@@ -72,13 +67,42 @@ func (c *connection) copy(dst io.Writer, src io.Reader, dstFailed, srcFailed str
 			return nil
 		case err != nil:
 			return broken(CodeBroken, srcFailed)
-		case n == len(buf) && large == nil:
-			large = c.g.buffers.Get().(*[largeBuffer]byte)
-			buf = large[:]
-		case n < smallBuffer && large != nil:
-			c.g.buffers.Put(large)
-			large, buf = nil, small
 		}
+		buffer.sized(n)
+	}
+}
+
+// copyBuffer is the buffer of one direction, small while it is quiet.
+type copyBuffer struct {
+	pool  *sync.Pool
+	small []byte
+	large *[largeBuffer]byte
+}
+
+func (b *copyBuffer) bytes() []byte {
+	if b.large != nil {
+		return b.large[:]
+	}
+	if b.small == nil {
+		b.small = make([]byte, smallBuffer)
+	}
+	return b.small
+}
+
+// sized chooses the next buffer by what the last one was filled with.
+func (b *copyBuffer) sized(n int) {
+	switch {
+	case n == smallBuffer && b.large == nil:
+		b.large = b.pool.Get().(*[largeBuffer]byte)
+	case n < smallBuffer:
+		b.release()
+	}
+}
+
+func (b *copyBuffer) release() {
+	if b.large != nil {
+		b.pool.Put(b.large)
+		b.large = nil
 	}
 }
 

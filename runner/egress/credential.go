@@ -1,0 +1,237 @@
+package egress
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/secret"
+)
+
+// Scheme is how a credential is written into its header. The zero Scheme sends nothing: New refuses it.
+type Scheme int
+
+// The schemes.
+const (
+	NoScheme Scheme = iota
+	Bearer          // "Bearer VALUE"
+	Basic           // "Basic " and the base64 of "USERNAME:VALUE"
+	Raw             // "VALUE"
+)
+
+// Credential is one secret that the gateway attaches to requests. See the package comment for when it does.
+type Credential struct {
+	Name string // for people and the record
+	// Placeholder stands for it inside the sandbox: at least 16 letters, digits, dots, underscores and hyphens, and of no
+	// use to anybody. Different credentials have different ones.
+	Placeholder string
+	// Value is asked for each request, so renewal is its business. Its error refuses the request, and its text reaches the agent.
+	Value    func(ctx context.Context) (secret.Value, error)
+	Hosts    []policy.Host     // where it may be attached; others never see it
+	Header   string            // empty means Authorization
+	Scheme   Scheme            // required
+	Username string            // for Basic
+	Rules    []policy.HTTPRule // requests on which it is attached; none: all requests on the hosts
+}
+
+const minPlaceholder = 16
+
+// prepare checks the credentials and fills in their defaults.
+func prepare(given []Credential) ([]Credential, error) {
+	out := slices.Clone(given)
+	seen := map[string]bool{}
+	for i := range out {
+		c := &out[i]
+		if c.Header == "" {
+			c.Header = "Authorization"
+		}
+		c.Header = http.CanonicalHeaderKey(c.Header)
+		if err := c.check(); err != nil {
+			return nil, fmt.Errorf("egress: credential %q: %w", c.Name, err)
+		}
+		if seen[c.Name] || seen[c.Placeholder] {
+			return nil, fmt.Errorf("egress: credential %q: there are two of this name or placeholder", c.Name)
+		}
+		seen[c.Name], seen[c.Placeholder] = true, true
+	}
+	return out, nil
+}
+
+func (c *Credential) check() error {
+	switch {
+	case c.Name == "" || c.Value == nil || len(c.Hosts) == 0 || slices.ContainsFunc(c.Hosts, policy.Host.IsZero):
+		return errors.New("a name, a value and hosts are required")
+	case len(c.Placeholder) < minPlaceholder || strings.ContainsFunc(c.Placeholder, func(r rune) bool { return !isPlaceholderChar(r) }):
+		return fmt.Errorf("its placeholder is not made of at least %d letters, digits, dots, underscores and hyphens", minPlaceholder)
+	case c.Scheme != Bearer && c.Scheme != Basic && c.Scheme != Raw:
+		return errors.New("its scheme is none")
+	case !isFieldValue(c.Username) || strings.Contains(c.Username, ":"):
+		return errors.New("its user name has a colon or a control character")
+	case !isToken(c.Header) || strings.Contains(c.Header, "_") || isHopByHop(c.Header) ||
+		slices.Contains([]string{"Host", "Content-Length", "Content-Type", "Expect"}, c.Header):
+		return fmt.Errorf("the header %q can't carry it", c.Header)
+	}
+	return nil
+}
+
+func isPlaceholderChar(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-", r)
+}
+
+// covers tells whether a host of a policy takes in one that was dialled.
+func covers(h, target policy.Host) bool {
+	suffix, wildcard := strings.CutPrefix(h.String(), "*")
+	return h == target || wildcard && !target.Addr().IsValid() && strings.HasSuffix(target.String(), suffix)
+}
+
+// boundTo are the credentials that may be attached on a host.
+func (g *Gateway) boundTo(target policy.Host) []*Credential {
+	var out []*Credential
+	for i := range g.credentials {
+		c := &g.credentials[i]
+		if slices.ContainsFunc(c.Hosts, func(h policy.Host) bool { return covers(h, target) }) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// takesIn tells whether the credential is for this request. A path that has two readings is never taken in by a rule.
+func (c *Credential) takesIn(method, path string) bool {
+	if len(c.Rules) == 0 {
+		return true
+	}
+	clean, err := policy.ParsePath(path)
+	return err == nil && slices.ContainsFunc(c.Rules, func(r policy.HTTPRule) bool { return r.Match(method, clean) })
+}
+
+// carried tells whether a header's value has the placeholder, also as user name or password of Basic.
+func (c *Credential) carried(value string) bool {
+	if strings.Contains(value, c.Placeholder) {
+		return true
+	}
+	scheme, encoded, _ := strings.Cut(value, " ")
+	if !strings.EqualFold(scheme, "Basic") {
+		return false
+	}
+	decoded, err := base64.StdEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(encoded), "=") + padding(encoded))
+	return err == nil && strings.Contains(string(decoded), c.Placeholder)
+}
+
+// padding is what base64 of this length ends in.
+func padding(encoded string) string {
+	n := len(strings.TrimRight(strings.TrimSpace(encoded), "="))
+	return strings.Repeat("=", (4-n%4)%4)
+}
+
+// attachment is a credential as it was sent on one request.
+type attachment struct {
+	credential *Credential
+	forms      []string // what must not come back to the agent
+}
+
+// attach sets the headers of the credentials that are for this request.
+func attach(ctx context.Context, bound []*Credential, header http.Header, method, path string) ([]attachment, *end) {
+	var out []attachment
+	done := map[string]bool{}
+	for _, c := range choose(bound, header, method, path) {
+		if done[c.Header] {
+			continue
+		}
+		done[c.Header] = true
+		if e := c.checkOwn(header); e != nil {
+			return nil, e
+		}
+		text, forms, e := c.render(ctx)
+		if e != nil {
+			return nil, e
+		}
+		dropLike(header, c.Header)
+		header[c.Header] = []string{text}
+		out = append(out, attachment{c, forms})
+	}
+	for _, c := range bound {
+		if !done[c.Header] && slices.ContainsFunc(header.Values(c.Header), c.carried) {
+			return nil, refuse(CodeCredential, fmt.Sprintf("the credential %s is not for this request: its rules don't name it", c.Name))
+		}
+	}
+	return out, nil
+}
+
+// choose are the credentials for this request, those first whose placeholder it has.
+func choose(bound []*Credential, header http.Header, method, path string) []*Credential {
+	var named, others []*Credential
+	for _, c := range bound {
+		switch {
+		case !c.takesIn(method, path):
+		case slices.ContainsFunc(header.Values(c.Header), c.carried):
+			named = append(named, c)
+		default:
+			others = append(others, c)
+		}
+	}
+	return append(named, others...)
+}
+
+// checkOwn refuses a value of the agent's own: with a token that somebody has planted, what the agent sends would end up
+// in that somebody's account.
+func (c *Credential) checkOwn(header http.Header) *end {
+	own := header.Values(c.Header)
+	switch {
+	case len(own) == 0, len(own) == 1 && c.carried(own[0]):
+		return nil
+	case len(own) > 1:
+		return refuse(CodeCredential, fmt.Sprintf("the request has %d %s headers", len(own), c.Header))
+	}
+	return refuse(CodeCredential, fmt.Sprintf("the request has a %s of its own, where the runner attaches the credential %s: leave it out, or send the placeholder", c.Header, c.Name))
+}
+
+// render asks for the value and writes it out.
+func (c *Credential) render(ctx context.Context) (text string, forms []string, e *end) {
+	value, err := c.Value(ctx)
+	if err != nil {
+		return "", nil, fail(CodeCredential, fmt.Sprintf("the credential %s can't be had: %v", c.Name, err))
+	}
+	plain := value.Reveal()
+	if plain == "" || !isFieldValue(plain) {
+		return "", nil, fail(CodeCredential, fmt.Sprintf("the credential %s is empty, or no text for a header", c.Name))
+	}
+	forms = []string{plain}
+	switch c.Scheme {
+	case Bearer:
+		return "Bearer " + plain, forms, nil
+	case Basic:
+		encoded := base64.StdEncoding.EncodeToString([]byte(c.Username + ":" + plain))
+		return "Basic " + encoded, append(forms, encoded), nil
+	case Raw:
+		return plain, forms, nil
+	}
+	return "", nil, fail(CodeCredential, fmt.Sprintf("the credential %s has no scheme", c.Name))
+}
+
+// dropLike removes a header in all the spellings that a gateway interface takes for it.
+func dropLike(header http.Header, name string) {
+	for key := range header {
+		if strings.EqualFold(strings.ReplaceAll(key, "_", "-"), name) {
+			delete(header, key)
+		}
+	}
+}
+
+// redact puts the placeholder where a header of an answer repeats the credential.
+func redact(header http.Header, attached []attachment) {
+	for _, a := range attached {
+		for _, form := range a.forms {
+			for _, values := range header {
+				for i, v := range values {
+					values[i] = strings.ReplaceAll(v, form, a.credential.Placeholder)
+				}
+			}
+		}
+	}
+}
