@@ -16,23 +16,71 @@ import (
 // endTime is how long an agent may go on sending on a connection whose host is done with it.
 const endTime = 5 * time.Second
 
-// openGateway makes what decides and dials, also for a policy that allows nothing: there is one way to decide.
-func (r *run) openGateway() (err error) {
-	r.gateway, err = egress.New(egress.Config{
-		Policy: r.cfg.Policy, Proxy: r.cfg.Proxy, CAs: r.cfg.CAs, Recorder: recorder{r},
-	})
-	var problems policy.Problems
-	switch {
-	case errors.As(err, &problems):
-		return refusedBy(problems)
-	case err != nil:
-		return &RefusedError{Reason: strings.TrimPrefix(err.Error(), "egress: ")}
+// prepareEgress obtains the credentials, and opens the gateway unless the hosts of bundles have to be found first, which
+// takes the engine and the image.
+func (r *run) prepareEgress(ctx context.Context) error {
+	if err := r.credentials(ctx); err != nil {
+		return refusedBy(err)
 	}
+	if len(r.cfg.Policy.UsedBundles()) > 0 {
+		return nil
+	}
+	return r.openGateway()
+}
+
+// findHosts opens the gateway for a policy with bundles. The image is known.
+func (r *run) findHosts(ctx context.Context) error {
+	found, err := r.discover(ctx, r.cfg.Policy.UsedBundles())
+	if err != nil {
+		return err
+	}
+	r.found = found
+	for _, s := range found.Skipped {
+		r.rec.Emit(event.Warning{Message: s.String(), Mend: s.Mend})
+	}
+	return r.openGateway()
+}
+
+// openGateway makes what decides and dials, also for a policy that allows nothing: there is one way to decide.
+func (r *run) openGateway() error {
+	expanded, problems := r.cfg.Policy.Expand(r.found.Bundles...)
+	if len(problems) > 0 {
+		return refusedBy(problems)
+	}
+	cfg := egress.Config{Policy: expanded, Proxy: r.cfg.Proxy, CAs: r.cfg.CAs, Recorder: recorder{r}}
+	for _, g := range r.grants {
+		cfg.Credentials = append(cfg.Credentials, egress.Credential{
+			Name: g.Name, Placeholder: g.Placeholder, Value: g.Value, Hosts: g.Hosts, Header: g.Header, Scheme: schemes()[g.Scheme],
+			Username: g.Username, Rules: g.Rules,
+		})
+	}
+	gateway, err := egress.New(cfg)
+	if err != nil {
+		return refusedBy(err)
+	}
+	r.expanded, r.gateway = expanded, gateway
 	return nil
 }
 
-// refusedBy has every problem with its place, and the mend of the first.
-func refusedBy(problems policy.Problems) error {
+// schemes are the words of the policy file.
+func schemes() map[string]egress.Scheme {
+	return map[string]egress.Scheme{"bearer": egress.Bearer, "basic": egress.Basic, "raw": egress.Raw}
+}
+
+// closeGateway ends what is still carried.
+func (r *run) closeGateway() error {
+	if r.gateway == nil {
+		return nil
+	}
+	return r.gateway.Close()
+}
+
+// refusedBy makes a refusal of what is wrong with the policy: every problem with its place, and the mend of the first.
+func refusedBy(err error) error {
+	problems, ok := errors.AsType[policy.Problems](err)
+	if !ok {
+		return &RefusedError{Reason: strings.TrimPrefix(err.Error(), "egress: ")}
+	}
 	refused := &RefusedError{Hint: problems[0].Hint}
 	var all []string
 	for _, p := range problems {
@@ -50,7 +98,7 @@ type recorder struct{ run *run }
 func (r recorder) Connection(c egress.Connection) {
 	if c.Outcome == egress.Refused {
 		e := event.ConnectionRefused{
-			Proto: "tcp", Address: printableAddr(c.Dialled.Addr()), Port: c.Dialled.Port(), Name: c.Name, Reason: c.Reason,
+			Proto: "tcp", Address: printableAddr(c.Dialled.Addr()), Port: c.Dialled.Port(), Name: c.Name, Reason: c.Reason, Leak: c.Leak,
 		}
 		host := e.Name
 		if host == "" {
@@ -70,7 +118,7 @@ func connected(c egress.Connection) event.Connection {
 		ID: c.ID, Open: c.Open, Name: c.Name, Address: printableAddr(c.Dialled.Addr()), Port: c.Dialled.Port(),
 		Via: c.Via, Protocol: string(c.Protocol), ServerName: c.ServerName,
 		Outcome: c.Outcome.String(), Code: string(c.Code), Reason: c.Reason, Rule: c.Rule,
-		Up: c.Up, Down: c.Down, Requests: c.Requests, Start: c.Start.Round(0).UTC(), Duration: c.Duration, Count: c.Count,
+		Up: c.Up, Down: c.Down, Requests: c.Requests, Leak: c.Leak, Start: c.Start.Round(0).UTC(), Duration: c.Duration, Count: c.Count,
 	}
 	if c.Upstream.IsValid() {
 		e.Upstream = c.Upstream.String()
@@ -79,6 +127,22 @@ func connected(c egress.Connection) event.Connection {
 		e.Place = c.Place.String()
 	}
 	return e
+}
+
+// Request implements egress.Recorder.
+func (r recorder) Request(q egress.Request) {
+	e := event.Request{
+		Connection: q.Connection, Total: q.Total, Host: q.Host, Port: q.Port, Method: q.Method, Path: q.Path, Status: q.Status,
+		Outcome: q.Outcome.String(), Code: string(q.Code), Reason: q.Reason, Rule: q.Rule, Line: q.Line, Leak: q.Leak,
+		Up: q.Up, Down: q.Down, Start: q.Start.Round(0).UTC(), Duration: q.Duration, Count: q.Count,
+	}
+	if !q.Place.IsZero() {
+		e.Place = q.Place.String()
+	}
+	if q.Outcome == egress.Refused && q.Leak == "" && !q.Total {
+		e.Add = r.run.expanded.Explain(policy.Request{Host: q.Host, Port: q.Port, Method: q.Method, Path: q.Path}).Add
+	}
+	r.run.rec.Emit(e)
 }
 
 // NameRefused implements egress.Recorder.
@@ -98,7 +162,7 @@ func (r *run) addition(host string, port uint16) string {
 	if port == 0 {
 		return ""
 	}
-	return r.cfg.Policy.Explain(policy.Request{Host: host, Port: port}).Add
+	return r.expanded.Explain(policy.Request{Host: host, Port: port}).Add
 }
 
 // client is the agent's end of a connection, on a stream of the link. Its Close ends the sending direction alone.

@@ -93,7 +93,7 @@ const otherwise = "Everything else is refused at once and recorded: names do not
 
 // insidePolicy says what was decided. The policy has its bundles expanded.
 func (r *run) insidePolicy() InsidePolicy {
-	p, _ := r.cfg.Policy.Expand() // a bundle whose hosts aren't known has none to tell
+	p := r.expanded
 	in := InsidePolicy{
 		Version: InsidePolicyVersion,
 		Network: InsideNetwork{

@@ -18,8 +18,7 @@ const modelKey = "sk-ant-api03-0123456789abcdefghijABCDEFGHIJ-AA"
 
 // TestInsidePolicy: the file says all that the agent may do, and nothing about the host.
 func TestInsidePolicy(t *testing.T) {
-	r, _ := newRun(t, Config{LookupEnv: func(name string) (string, bool) { return modelKey, name == "KEY" }})
-	r.cfg.Policy = loaded(t, `
+	p := loaded(t, `
 workspace: {mode: readonly, hide: [secret-of-the-host]}
 mounts: [{source: /secret-of-the-host, target: /mounted}]
 network:
@@ -33,11 +32,12 @@ credentials:
   anthropic: {from: "env:KEY", rules: ["POST /v1/messages"]}
 resources: {cpus: 1.5, memory: 1GiB, pids: 100, timeout: 5m}
 `)
+	r, _ := newRun(t, Config{Policy: p, LookupEnv: func(name string) (string, bool) { return modelKey, name == "KEY" }})
 	if err := r.credentials(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p := &Plan{}
-	if err := r.environment(p); err != nil {
+	plan := &Plan{}
+	if err := r.environment(plan); err != nil {
 		t.Fatal(err)
 	}
 	const want = `{
@@ -119,10 +119,10 @@ resources: {cpus: 1.5, memory: 1GiB, pids: 100, timeout: 5m}
   }
 }
 `
-	if len(p.files) != 1 || p.files[0].Name != insidePolicyFile {
-		t.Fatalf("the files are %+v", p.files)
+	if len(plan.files) != 1 || plan.files[0].Name != insidePolicyFile {
+		t.Fatalf("the files are %+v", plan.files)
 	}
-	if diff := cmp.Diff(string(p.files[0].Content), want); diff != "" {
+	if diff := cmp.Diff(string(plan.files[0].Content), want); diff != "" {
 		t.Errorf("another file (-got +want):\n%s", diff)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/discover"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/link"
@@ -78,6 +79,10 @@ type WorkspacePlan struct {
 type NetworkPlan struct {
 	Mode    string `json:"mode"`    // "none": the container has no interface but loopback
 	Capture bool   `json:"capture"` // every dial ends at the guest and is decided by the runner
+	// Found are the hosts that the configuration of the tools, in the image and the project, gave the policy's bundles;
+	// Skipped is what it names and the bundles did not get.
+	Found   []discover.Found   `json:"found,omitempty"`
+	Skipped []discover.Skipped `json:"skipped,omitempty"`
 }
 
 // SeccompPlan names the system call filter.
@@ -114,7 +119,7 @@ func (r *run) makePlan() (*Plan, error) {
 		Agent:   Identity{User: string(p.User), UID: ids.UID, GID: ids.GID, Home: engine.Home},
 		Image:   r.image,
 		Engine:  r.engine.Facts(),
-		Network: NetworkPlan{Mode: "none", Capture: true},
+		Network: NetworkPlan{Mode: "none", Capture: true, Found: r.found.Found, Skipped: r.found.Skipped},
 		Seccomp: SeccompPlan{Profile: p.Seccomp},
 		Timeout: Duration(r.timeout()),
 		Grace:   Duration(p.Resources.Grace),

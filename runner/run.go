@@ -18,6 +18,7 @@ import (
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/credential"
+	"github.com/org/agent-sandbox/runner/discover"
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
@@ -121,6 +122,8 @@ type run struct {
 	// What goes into the plan, and so has to be there before it.
 	grants    []credential.Grant
 	authority []byte // the run's certificate in PEM; nil: nothing is intercepted
+	found     discover.Result
+	expanded  *policy.Policy // the policy with the hosts of its bundles
 }
 
 // Run runs the task of cfg. An error means that we failed, or refused; Result is the record's either way. Cancelling
@@ -232,8 +235,7 @@ func (r *run) resolve(ctx context.Context) (err error) {
 	defer r.rec.Phase(event.Resolve)()
 	var beside errgroup.Group
 	beside.Go(r.watch)
-	beside.Go(r.openGateway)
-	beside.Go(func() error { return r.credentials(ctx) })
+	beside.Go(func() error { return r.prepareEgress(ctx) })
 	r.engine, err = engine.Connect(ctx, r.cfg.Engine)
 	if err = errors.Join(err, beside.Wait()); err == nil {
 		err = r.cannot()
@@ -243,7 +245,7 @@ func (r *run) resolve(ctx context.Context) (err error) {
 	}
 	if err != nil { // nothing has been made
 		r.watcher.dismiss()
-		return errors.Join(err, r.engine.Close())
+		return errors.Join(err, r.closeGateway(), r.engine.Close())
 	}
 	return nil
 }
@@ -264,7 +266,7 @@ func (r *run) watch() error {
 // leave removes what is left of a run that ended with err. Only a run that came to its own end has surely removed all
 // that it made in the engine.
 func (r *run) leave(ctx context.Context, err error) error {
-	err = errors.Join(err, r.gateway.Close(), r.discardView(ctx), r.engine.Close())
+	err = errors.Join(err, r.closeGateway(), r.discardView(ctx), r.engine.Close())
 	if err != nil || ctx.Err() != nil {
 		r.watcher.leave()
 	} else {
@@ -285,7 +287,6 @@ func (r *run) agentIDs() (workspace.IDs, error) {
 // prepare finds the image, writes the plan and sets the view of the workspace up: all that can be done before there
 // is a container. The three parts don't need each other, and each waits for something else.
 func (r *run) prepare(ctx context.Context) error {
-	r.authority = r.cfg.testAuthority()
 	var g errgroup.Group
 	g.Go(func() error { return r.planImage(ctx) })
 	g.Go(func() error { return r.prepareView(ctx) })
@@ -307,6 +308,14 @@ func (r *run) prepare(ctx context.Context) error {
 func (r *run) planImage(ctx context.Context) (err error) {
 	if r.image, err = r.engine.Image(ctx, r.cfg.Image); err != nil {
 		return err
+	}
+	if r.gateway == nil {
+		if err := r.findHosts(ctx); err != nil {
+			return err
+		}
+	}
+	if r.authority = r.cfg.testAuthority(); r.authority == nil {
+		r.authority = r.gateway.Authority()
 	}
 	r.plan, err = r.makePlan()
 	return err

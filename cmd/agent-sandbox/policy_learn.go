@@ -127,7 +127,7 @@ func (a *app) learn(ctx context.Context, r *runs.Run, f learnFlags) error {
 
 // unnamed counts the refusals that a summary does not list.
 func unnamed(s event.Summary) uint64 {
-	all := s.Counts.RefusedConnections + s.Counts.RefusedNames
+	all := s.Counts.RefusedConnections + s.Counts.RefusedNames + s.Counts.RefusedRequests
 	for _, r := range s.Refused {
 		all -= min(all, r.Count)
 	}
@@ -184,6 +184,8 @@ func refusedRequests(refused []event.Refusal) (requests []policy.Request, left [
 		switch {
 		case r.Proto == "tcp":
 			requests = append(requests, policy.Request{Host: host, Port: r.Port})
+		case r.Proto == "http":
+			left = append(left, leftOutJSON{host, fmt.Sprintf("the rules of its entry have no %q", r.Method+" "+r.Path)})
 		case r.Proto == "dns" && slices.Contains([]string{"A", "AAAA", "HTTPS", "TYPE65"}, r.Type):
 			requests = append(requests, policy.Request{Host: host, Port: 443})
 		case r.Proto == "dns":

@@ -16,6 +16,7 @@ import (
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
+	"github.com/org/agent-sandbox/runner/credential"
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/event"
 )
@@ -268,7 +269,9 @@ func supported(p *policy.Policy) error {
 }
 
 // features are the mechanisms that this version has.
-func features() policy.Features { return policy.Features{Network: true} }
+func features() policy.Features {
+	return policy.Features{Network: true, Credentials: credential.Features()}
+}
 
 // dryRun prints the plan.
 func (a *app) dryRun(ctx context.Context, cfg runner.Config, f runFlags) error {

@@ -229,14 +229,17 @@ func limitText(n int64, text func(int64) string) string {
 func (p *page) events(s event.Summary) {
 	p.network(s)
 	p.section("What happened")
-	n := s.Counts.RefusedConnections + s.Counts.RefusedNames
+	n := s.Counts.RefusedConnections + s.Counts.RefusedNames + s.Counts.RefusedRequests
 	if n == 0 && s.Counts == (event.Counts{}) && len(s.Truncated) == 0 {
 		p.row("", "nothing was refused, lowered or warned of")
 	}
 	if n > 0 {
-		p.row("refused", "%d connections, %d names", s.Counts.RefusedConnections, s.Counts.RefusedNames)
+		p.row("refused", "%d connections, %d names, %d requests", s.Counts.RefusedConnections, s.Counts.RefusedNames, s.Counts.RefusedRequests)
 	}
 	rows(p, "refused", s.Refused, uint64(len(s.Refused)), refusalText)
+	rows(p, "leak", s.Leaks, uint64(len(s.Leaks)), func(l event.Leak) string {
+		return fmt.Sprintf("the placeholder of %s was on its way to %s, %d times; it was refused", l.Credential, l.Host, l.Count)
+	})
 	rows(p, "lowered", s.Lowered, s.Counts.Lowered, func(l event.Lowered) string { return withMend(l.What+": "+l.Why, l.Mend) })
 	rows(p, "warning", s.Warnings, s.Counts.Warnings, func(w event.Warning) string { return withMend(w.Message, w.Mend) })
 	rows(p, "truncated", s.Truncated, uint64(len(s.Truncated)), func(t event.OutputTruncated) string {
@@ -297,12 +300,14 @@ func refusalText(r event.Refusal) string {
 	switch {
 	case r.Proto == "dns":
 		text = fmt.Sprintf("name %s %s", r.Name, r.Type)
+	case r.Proto == "http":
+		text = fmt.Sprintf("request %s %s port %d %s", r.Method, r.Name, r.Port, r.Path)
 	case r.Port == 0:
 		text = fmt.Sprintf("%s %s", r.Proto, r.Address)
 	default:
 		text = fmt.Sprintf("%s %s port %d", r.Proto, r.Address, r.Port)
 	}
-	if r.Proto != "dns" && r.Name != "" {
+	if r.Proto != "dns" && r.Proto != "http" && r.Name != "" {
 		text += " (" + r.Name + ")"
 	}
 	if r.Reason != "" {

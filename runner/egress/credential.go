@@ -24,11 +24,12 @@ const (
 	Raw             // "VALUE"
 )
 
-// Credential is one secret that the gateway attaches to requests. See the package comment for when it does.
+// Credential is one secret that the gateway attaches to requests. See the package comment for when it does. A service that takes
+// its secret in two ways has two of one name and placeholder.
 type Credential struct {
 	Name string // for people and the record
 	// Placeholder stands for it inside the sandbox: at least 16 letters, digits, dots, underscores and hyphens, and of no
-	// use to anybody. Different credentials have different ones.
+	// use to anybody. Credentials of different names have different ones.
 	Placeholder string
 	// Value is asked for each request, so renewal is its business. Its error refuses the request, and its text reaches the agent.
 	Value    func(ctx context.Context) (secret.Value, error)
@@ -44,7 +45,7 @@ const minPlaceholder = 16
 // prepare checks the credentials and fills in their defaults.
 func prepare(given []Credential) ([]Credential, error) {
 	out := slices.Clone(given)
-	seen := map[string]bool{}
+	seen, owner := map[string]string{}, map[string]string{}
 	for i := range out {
 		c := &out[i]
 		if c.Header == "" {
@@ -54,10 +55,13 @@ func prepare(given []Credential) ([]Credential, error) {
 		if err := c.check(); err != nil {
 			return nil, fmt.Errorf("egress: credential %q: %w", c.Name, err)
 		}
-		if seen[c.Name] || seen[c.Placeholder] {
-			return nil, fmt.Errorf("egress: credential %q: there are two of this name or placeholder", c.Name)
+		if other, taken := seen[c.Name]; taken && other != c.Placeholder {
+			return nil, fmt.Errorf("egress: credential %q: it has two placeholders", c.Name)
 		}
-		seen[c.Name], seen[c.Placeholder] = true, true
+		if other, taken := owner[c.Placeholder]; taken && other != c.Name {
+			return nil, fmt.Errorf("egress: credential %q: it has the placeholder of another", c.Name)
+		}
+		seen[c.Name], owner[c.Placeholder] = c.Placeholder, c.Name
 	}
 	return out, nil
 }

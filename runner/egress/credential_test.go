@@ -230,7 +230,9 @@ func TestCredentialsThatNewRefuses(t *testing.T) {
 	good := token(t, "a.example")
 	other := good
 	other.Name = "other"
-	lists := map[string][]Credential{"same placeholder": {good, other}, "same name": {good, good}}
+	twice := good
+	twice.Placeholder += "x"
+	lists := map[string][]Credential{"same placeholder": {good, other}, "same name, another placeholder": {good, twice}}
 	for name, change := range map[string]func(*Credential){
 		"no name":              func(c *Credential) { c.Name = "" },
 		"no value":             func(c *Credential) { c.Value = nil },

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -23,11 +24,7 @@ func patterns(credentials []Credential, except []*Credential) []pattern {
 	var out []pattern
 	for i := range credentials {
 		c := &credentials[i]
-		bound := false
-		for _, e := range except {
-			bound = bound || e == c
-		}
-		if bound {
+		if slices.ContainsFunc(except, func(e *Credential) bool { return e.Placeholder == c.Placeholder }) {
 			continue
 		}
 		out = append(out, pattern{c.Name, []byte(c.Placeholder)})

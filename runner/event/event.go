@@ -70,6 +70,7 @@ func decoders() map[string]func(json.RawMessage) (Event, error) {
 		AgentExited{}.Kind():       into[AgentExited],
 		ConnectionRefused{}.Kind(): into[ConnectionRefused],
 		Connection{}.Kind():        into[Connection],
+		Request{}.Kind():           into[Request],
 		NameRefused{}.Kind():       into[NameRefused],
 		RefusalsUnlisted{}.Kind():  into[RefusalsUnlisted],
 		OutputTruncated{}.Kind():   into[OutputTruncated],

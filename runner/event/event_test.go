@@ -58,6 +58,11 @@ func everyEvent() []Event {
 			ServerName: "shop.example", Outcome: ConnectionAllowed, Code: "allowed", Reason: "an allow rule names it", Rule: "shop.example",
 			Place: "policy.yaml:4:7", Up: 1000, Down: 20000, Requests: 2, Start: testTime(), Duration: 90 * time.Second, Count: 1,
 		},
+		Request{
+			Connection: 1, Host: "shop.example", Port: 443, Method: "POST", Path: "/v1/\x1b[31m", Status: 403, Outcome: ConnectionWasRefused, Code: "leak",
+			Reason: "no", Rule: "shop.example", Line: "POST /v1/**", Place: "policy.yaml:4:7", Leak: "model",
+			Up: 10, Down: 200, Start: testTime(), Duration: 30 * time.Millisecond, Count: 1,
+		},
 		NameRefused{Name: "evil.example", Type: "A", Add: "evil.example", Count: 3},
 		RefusalsUnlisted{Connections: 5, Names: 2},
 		OutputTruncated{Stream: "stdout", Limit: 64 << 20, Bytes: 1 << 30},

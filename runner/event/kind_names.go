@@ -30,6 +30,9 @@ func (ConnectionRefused) Kind() string { return "connection.refused" }
 // Kind is "connection".
 func (Connection) Kind() string { return "connection" }
 
+// Kind is "request".
+func (Request) Kind() string { return "request" }
+
 // Kind is "name.refused".
 func (NameRefused) Kind() string { return "name.refused" }
 
@@ -67,6 +70,7 @@ func (AgentStarted) sealed()      {}
 func (AgentExited) sealed()       {}
 func (ConnectionRefused) sealed() {}
 func (Connection) sealed()        {}
+func (Request) sealed()           {}
 func (NameRefused) sealed()       {}
 func (RefusalsUnlisted) sealed()  {}
 func (OutputTruncated) sealed()   {}

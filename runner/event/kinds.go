@@ -201,7 +201,8 @@ type ConnectionRefused struct {
 	Port    uint16 `json:"port"`           // 0 when the protocol has none
 	Name    string `json:"name,omitempty"` // the name that was resolved to Address, if any
 	Reason  string `json:"reason"`
-	Add     string `json:"add,omitempty"` // an item for network.allow of the policy file that would allow it, if there is one
+	Add     string `json:"add,omitempty"`  // an item for network.allow of the policy file that would allow it, if there is one
+	Leak    string `json:"leak,omitempty"` // as in Request
 	Count   uint64 `json:"count"`
 }
 
@@ -228,6 +229,7 @@ type Connection struct {
 	Up       int64         `json:"up"`   // bytes from the sandbox
 	Down     int64         `json:"down"` // bytes to it
 	Requests uint64        `json:"requests"`
+	Leak     string        `json:"leak,omitempty"` // as in Request
 	Start    time.Time     `json:"start"`
 	Duration time.Duration `json:"duration_ns"`
 	Count    uint64        `json:"count"` // connections in this record
@@ -309,6 +311,8 @@ type Counts struct {
 	Down               int64  `json:"down"`               // bytes that came
 	RefusedConnections uint64 `json:"refused_connections"`
 	RefusedNames       uint64 `json:"refused_names"`
+	Requests           uint64 `json:"requests"` // on connections that were looked into, and not refused
+	RefusedRequests    uint64 `json:"refused_requests"`
 	Lowered            uint64 `json:"lowered"`
 	Warnings           uint64 `json:"warnings"`
 	Protected          uint64 `json:"protected"`

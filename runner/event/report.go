@@ -27,6 +27,7 @@ func (s Summary) Report(color bool) string {
 	}
 	r.hosts(s)
 	r.refusals(s)
+	section(&r, "leak", s.Leaks, uint64(len(s.Leaks)), leakText)
 	r.additions(s)
 	section(&r, "protected", s.Protected, s.Counts.Protected, protectedText)
 	section(&r, "truncated", s.Truncated, uint64(len(s.Truncated)), truncatedText)
@@ -149,7 +150,7 @@ func (r *report) where(s Summary) {
 }
 
 func (s Summary) refusedTotal() uint64 {
-	return s.Counts.RefusedConnections + s.Counts.RefusedNames
+	return s.Counts.RefusedConnections + s.Counts.RefusedNames + s.Counts.RefusedRequests
 }
 
 func (s Summary) headline(color bool) string {
@@ -208,7 +209,7 @@ func (s Summary) changesText() string {
 }
 
 func connectionRefusal(e ConnectionRefused) Refusal {
-	return Refusal{Proto: e.Proto, Address: e.Address, Port: e.Port, Name: e.Name, Reason: e.Reason, Add: e.Add, Count: e.Count}
+	return Refusal{Proto: e.Proto, Address: e.Address, Port: e.Port, Name: e.Name, Reason: e.Reason, Add: e.Add, Leak: e.Leak, Count: e.Count}
 }
 
 func nameRefusal(e NameRefused) Refusal {
@@ -247,6 +248,8 @@ func refusalText(r Refusal) string {
 		if r.Type != "" && r.Type != "A" && r.Type != "AAAA" {
 			text += " " + clip(r.Type, 12)
 		}
+	case r.Proto == protoHTTP && r.Method != "":
+		text = clip(r.Method, 12) + " " + clip(host+r.Path, reportWidth/2)
 	case r.Port == 0:
 		text = clip(host, reportWidth/2) + "/" + clip(r.Proto, 8)
 	default:

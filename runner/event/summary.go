@@ -36,6 +36,7 @@ type Summary struct {
 	Hosts     []Host             `json:"hosts"`      // that were reached, or allowed and not reached; the most bytes first, bounded
 	HostCount int                `json:"host_count"` // all of them
 	Refused   []Refusal          `json:"refused"`    // the most frequent, bounded
+	Leaks     []Leak             `json:"leaks"`      // part of Refused, bounded
 	Unlisted  RefusalsUnlisted   `json:"unlisted"`   // part of Counts: targets beyond the bound of Refusals
 	Lowered   []Lowered          `json:"lowered"`
 	Warnings  []Warning          `json:"warnings"`
@@ -54,13 +55,16 @@ type PhaseTime struct {
 }
 
 // Refusal is a refused target and how often it was tried.
-// Proto is "dns" for a name that was asked for; Type is the record type then.
+// Proto is "dns" for a name that was asked for; Type is the record type then. It is "http" for a request, with Method and Path.
 type Refusal struct {
 	Proto   string `json:"proto"`
 	Address string `json:"address,omitempty"`
 	Port    uint16 `json:"port,omitempty"`
 	Name    string `json:"name,omitempty"`
 	Type    string `json:"type,omitempty"`
+	Method  string `json:"method,omitempty"`
+	Path    string `json:"path,omitempty"` // without the query
+	Leak    string `json:"leak,omitempty"` // as in Request
 	Reason  string `json:"reason,omitempty"`
 	Add     string `json:"add,omitempty"` // an item for network.allow that would allow it, if there is one
 	Count   uint64 `json:"count"`
@@ -85,10 +89,11 @@ const (
 
 // Fold builds the Summary of a run from its events. It is a Handler, and not for concurrent use.
 type Fold struct {
-	s       Summary
-	refused map[target]Refusal
-	order   []target // of first refusal
-	conns   connections
+	s        Summary
+	refused  map[target]Refusal
+	order    []target // of first refusal
+	conns    connections
+	requests requests
 }
 
 // NewFold starts the summary of one run; an empty id stands for that of the first event.
@@ -175,6 +180,8 @@ func (f *Fold) addListed(e Event) {
 		f.refuse(connection(e), connectionRefusal(e))
 	case Connection:
 		f.conns.add(e)
+	case Request:
+		f.request(e)
 	case NameRefused:
 		f.refuse(name(e), nameRefusal(e))
 	}
@@ -199,9 +206,12 @@ func (f *Fold) sumRefusals(s *Summary) {
 	for _, t := range f.order {
 		r := f.refused[t]
 		all = append(all, r)
-		if r.Proto == protoDNS {
+		switch r.Proto {
+		case protoDNS:
 			s.Counts.RefusedNames += r.Count
-		} else {
+		case protoHTTP:
+			s.Counts.RefusedRequests += r.Count
+		default:
 			s.Counts.RefusedConnections += r.Count
 		}
 	}
@@ -214,6 +224,8 @@ func (f *Fold) sumRefusals(s *Summary) {
 		}
 		return 0
 	})
+	s.Counts.Requests = f.requests.sum()
+	s.sumLeaks(all)
 	s.Refused = all[:min(len(all), maxRefused):min(len(all), maxRefused)]
 }
 

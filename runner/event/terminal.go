@@ -136,6 +136,8 @@ func liveLine(e Event) (line string, detail bool) {
 		return "refused: " + refusalText(connectionRefusal(e)), true
 	case Connection:
 		return connectionText(e), true
+	case Request:
+		return requestLine(e), true
 	case NameRefused:
 		return "refused: " + refusalText(nameRefusal(e)), true
 	}
