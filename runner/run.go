@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -109,6 +110,9 @@ type run struct {
 	view    *workspace.View
 	lowered []event.Lowered
 	head    head
+
+	compile   sync.Once // sets protector
+	protector *policy.Protector
 }
 
 // Run runs the task of cfg. An error means that we failed, or refused; Result is the record's either way. Cancelling
