@@ -125,8 +125,6 @@ func (r *run) makePlan() *Plan {
 	if p.Seccomp == policy.SeccompStrict {
 		plan.Container.Seccomp = engine.StrictSeccomp()
 		plan.Seccomp.Digest = engine.SeccompDigest(plan.Container.Seccomp)
-	} else {
-		r.lower("seccomp", "the policy says seccomp: default: the engine's own filter is in force", "remove `seccomp: default` from the policy")
 	}
 	return plan
 }

@@ -218,17 +218,14 @@ func cancelledBy(ctx context.Context, end *ending, err error) error {
 	return nil
 }
 
-// resolve connects to the engine, settles what follows from its facts, and has somebody watch over what the run makes
+// resolve connects to the engine, and has somebody watch over what the run makes
 // there. After it, leave must be called.
 func (r *run) resolve(ctx context.Context) (err error) {
 	defer r.rec.Phase(event.Resolve)()
 	var beside errgroup.Group
 	beside.Go(r.watch)
-	r.engine, err = engine.Connect(ctx, r.cfg.Engine)
+	r.engine, err = engine.Resume(ctx, r.cfg.Engine)
 	if err = errors.Join(err, beside.Wait()); err == nil {
-		err = r.cannot()
-	}
-	if err == nil {
 		r.ids, err = r.agentIDs()
 	}
 	if err != nil { // nothing has been made
@@ -272,27 +269,55 @@ func (r *run) agentIDs() (workspace.IDs, error) {
 	return workspace.AgentIDs(r.cfg.Project, workspace.DefaultIDs())
 }
 
-// prepare finds the image, writes the plan and sets the view of the workspace up: all that can be done before there
-// is a container. The three parts don't need each other, and each waits for something else.
+// prepare does all that can be done before there is a container.
 func (r *run) prepare(ctx context.Context) error {
-	var g errgroup.Group
-	g.Go(func() error { return r.planImage(ctx) })
-	g.Go(func() error { return r.prepareView(ctx) })
-	g.Go(func() error {
-		r.head = readHead(ctx, r.cfg.Project)
-		return nil
-	})
-	if err := g.Wait(); err != nil {
+	err := r.gather(ctx)
+	if errors.Is(err, engine.ErrChanged) {
+		// Nothing has been made yet but the view, and that for another engine.
+		if err = r.discardView(ctx); err == nil {
+			r.view = nil
+			err = r.gather(ctx)
+		}
+	}
+	if err != nil {
 		return err
+	}
+	if r.plan.Seccomp.Profile != policy.SeccompStrict {
+		r.lower("seccomp", "the policy says seccomp: default: the engine's own filter is in force", "remove `seccomp: default` from the policy")
 	}
 	for _, why := range r.view.Lowered {
 		r.lower("workspace", why, "")
 	}
 	r.plan.Workspace = WorkspacePlan{Mode: r.view.Mode, Target: WorkspaceTarget}
 	r.rec.Emit(r.planned())
-	return nil
+	return r.mount()
 }
 
+// gather finds the image, makes the plan, delivers the guest and sets the view of the workspace up. The parts don't need
+// each other, and each waits for something else.
+func (r *run) gather(ctx context.Context) error {
+	var beside errgroup.Group
+	beside.Go(func() error { return r.prepareView(ctx) })
+	beside.Go(func() error {
+		r.head = readHead(ctx, r.cfg.Project)
+		return nil
+	})
+	imageErr := r.planImage(ctx)
+	err := r.engine.Confirm()
+	if err == nil {
+		err = r.cannot()
+	}
+	if err == nil && imageErr == nil {
+		imageErr = r.deliver(ctx, false)
+	}
+	viewErr := beside.Wait()
+	if err != nil { // whatever else went wrong may follow from it
+		return err
+	}
+	return errors.Join(imageErr, viewErr)
+}
+
+// planImage finds the image and makes the plan.
 func (r *run) planImage(ctx context.Context) (err error) {
 	if r.image, err = r.engine.Image(ctx, r.cfg.Image); err != nil {
 		return err
@@ -351,17 +376,17 @@ func (r *run) prepareView(ctx context.Context) (err error) {
 	return err
 }
 
-// deliver adds the guest and the mounts to the plan.
-func (r *run) deliver(ctx context.Context, refill bool) error {
-	done := r.watcher.creating()
-	g, err := r.engine.Deliver(ctx, r.id, r.image, r.plan.Agent.UID, r.plan.Agent.GID, refill)
-	done()
-	if err != nil {
-		return err
-	}
+// deliver adds the guest to the plan.
+func (r *run) deliver(ctx context.Context, refill bool) (err error) {
+	defer r.watcher.creating()()
+	r.plan.Container.Guest, err = r.engine.Deliver(ctx, r.id, r.image, r.plan.Agent.UID, r.plan.Agent.GID, refill)
+	return err
+}
+
+// mount adds the mounts to the plan.
+func (r *run) mount() error {
 	spec := &r.plan.Container
-	spec.Guest, spec.Claim = g, r.claim() != ""
-	spec.Mounts = spec.Mounts[:0]
+	spec.Claim = r.claim() != ""
 	for _, m := range r.view.Mounts {
 		spec.Mounts = append(spec.Mounts, viewMount(m))
 	}

@@ -96,7 +96,7 @@ func (e *Engine) Deliver(ctx context.Context, run string, img Image, uid, gid in
 		{filled, 0o444, nil}, // the last: where it is, the others are whole
 	}
 	// The record goes by the guest as this program carries it: unpacking it costs more than all the rest.
-	record := filepath.Join(e.cache, "engines", safeName(e.facts.ID), digestOf(files)[:16]+".json")
+	record := filepath.Join(e.cache, "engines", safeName(e.Facts().ID), digestOf(files)[:16]+".json")
 	var g Guest
 	if !refill && readCache(record, &g) {
 		return g, nil
