@@ -54,7 +54,7 @@ type Guest struct {
 // Hostname is the name of every sandbox.
 const Hostname = "sandbox"
 
-// What programs learn about the network from files. An engine writes them only for a container that it gives one.
+// What programs learn about the network from files. Engines write them only for a container that they give one.
 const (
 	hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t" + Hostname + "\n"
 	// The capture answers whoever is asked. The address is one of the documentation ranges (RFC 5737).
@@ -72,7 +72,7 @@ func (g Guest) mounts() []mount.Mount {
 			Type: mount.TypeVolume, Source: g.Volume, Target: GuestMount, ReadOnly: true,
 			VolumeOptions: &mount.VolumeOptions{NoCopy: true},
 		},
-		file("passwd"), file("group"), file("hosts"), file("resolv.conf"),
+		file("passwd"), file("group"), file("hosts"), file("hostname"), file("resolv.conf"),
 	}
 }
 
@@ -92,6 +92,7 @@ func (e *Engine) Deliver(ctx context.Context, run string, img Image, uid, gid in
 		{"passwd", 0o444, accounts.passwdFor(uid, gid)},
 		{"group", 0o444, accounts.groupFor(gid)},
 		{"hosts", 0o444, []byte(hosts)},
+		{"hostname", 0o444, []byte(Hostname + "\n")},
 		{"resolv.conf", 0o444, []byte(resolvConf)},
 		{filled, 0o444, nil}, // the last: where it is, the others are whole
 	}
