@@ -18,7 +18,6 @@ import (
 // workspaceConfig says how the agent shall see the project.
 func (r *run) workspaceConfig() workspace.Config {
 	w := r.cfg.Policy.Workspace
-	protector := w.Protector()
 	f := r.engine.Facts()
 	return workspace.Config{
 		Project: r.cfg.Project, StateDir: r.dir.Dir(), Mode: w.Mode,
@@ -26,7 +25,7 @@ func (r *run) workspaceConfig() workspace.Config {
 		Hide:   policy.NewPatternSet(w.Hide),
 		Limits: workspace.Limits{Bytes: int64(r.cfg.Policy.Resources.Disk)},
 		Protect: rejected(func(path string) policy.Tier {
-			tier, _ := protector.Tier(path)
+			tier, _ := r.tier(path)
 			return tier
 		}),
 		Engine: workspace.Engine{
@@ -34,6 +33,13 @@ func (r *run) workspaceConfig() workspace.Config {
 			SharesPIDs: f.Local && workspace.SharesPIDs(engine.SocketPath(r.engine.Host())),
 		},
 	}
+}
+
+// tier classifies a path. The rules are compiled for the first one only: that takes longer than reading back a run
+// that changed nothing.
+func (r *run) tier(path string) (policy.Tier, string) {
+	r.compile.Do(func() { r.protector = r.cfg.Policy.Workspace.Protector() })
+	return r.protector.Tier(path)
 }
 
 // rejected matches the paths of the tier reject.
@@ -81,8 +87,7 @@ func (r *run) keep(ctx context.Context, cs *workspace.ChangeSet, extractErr erro
 	}
 	cs.Run = r.id
 	cs.Commit, cs.Head = r.head.commit, r.head.ref
-	protector := r.cfg.Policy.Workspace.Protector()
-	gate := workspace.Gate{Protected: protector.Tier, Project: r.cfg.Project}
+	gate := workspace.Gate{Protected: r.tier, Project: r.cfg.Project}
 	if err := gate.Classify(cs); err != nil {
 		return errors.Join(extractErr, err)
 	}

@@ -29,8 +29,5 @@ func DryRun(ctx context.Context, cfg Config) (_ *Plan, err error) {
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.deliver(ctx, false); err != nil {
-		return nil, err
-	}
 	return r.plan, nil
 }

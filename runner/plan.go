@@ -19,9 +19,6 @@ import (
 // one in CI see the same paths, and nothing of the host's.
 const WorkspaceTarget = "/workspace"
 
-// hostname is the sandbox's.
-const hostname = "sandbox"
-
 // PlanVersion is the version of the plan's JSON.
 const PlanVersion = 1
 
@@ -130,7 +127,7 @@ func (r *run) makePlan() (*Plan, error) {
 		return nil, err
 	}
 	plan.Container = engine.Spec{
-		Run: r.id, Image: r.image.ID, Hostname: hostname, IPv6: plan.Engine.IPv6,
+		Run: r.id, Image: r.image.ID, Hostname: engine.Hostname, IPv6: plan.Engine.IPv6,
 		Tmpfs: append(tmpfs(p.Resources, ids), volumes(r.image, p, ids)...), Weakened: r.cfg.weakened(),
 		Limits: engine.Limits{
 			Memory: int64(p.Resources.Memory), CPUs: p.Resources.CPUs, PIDs: p.Resources.PIDs + link.GuestThreads, Shm: int64(p.Resources.Shm),
@@ -138,9 +135,7 @@ func (r *run) makePlan() (*Plan, error) {
 	}
 	if p.Seccomp == policy.SeccompStrict {
 		plan.Container.Seccomp = engine.StrictSeccomp()
-		plan.Seccomp.Digest = engine.SeccompDigest()
-	} else {
-		r.lower("seccomp", "the policy says seccomp: default: the engine's own filter is in force", "remove `seccomp: default` from the policy")
+		plan.Seccomp.Digest = engine.SeccompDigest(plan.Container.Seccomp)
 	}
 	return plan, nil
 }

@@ -7,14 +7,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/credential"
@@ -124,6 +122,9 @@ type run struct {
 	authority []byte // the run's certificate in PEM; nil: nothing is intercepted
 	found     discover.Result
 	expanded  *policy.Policy // the policy with the hosts of its bundles
+
+	compile   sync.Once // sets protector
+	protector *policy.Protector
 }
 
 // Run runs the task of cfg. An error means that we failed, or refused; Result is the record's either way. Cancelling
@@ -229,98 +230,16 @@ func cancelledBy(ctx context.Context, end *ending, err error) error {
 	return nil
 }
 
-// resolve connects to the engine, settles what follows from its facts, and has somebody watch over what the run makes
+// resolve connects to the engine, and has somebody watch over what the run makes
 // there. After it, leave must be called.
-func (r *run) resolve(ctx context.Context) (err error) {
-	defer r.rec.Phase(event.Resolve)()
-	var beside errgroup.Group
-	beside.Go(r.watch)
-	beside.Go(func() error { return r.prepareEgress(ctx) })
-	r.engine, err = engine.Connect(ctx, r.cfg.Engine)
-	if err = errors.Join(err, beside.Wait()); err == nil {
-		err = r.cannot()
-	}
-	if err == nil {
-		r.ids, err = r.agentIDs()
-	}
-	if err != nil { // nothing has been made
-		r.watcher.dismiss()
-		return errors.Join(err, r.closeGateway(), r.engine.Close())
-	}
-	return nil
-}
-
 // watch starts the run's watcher.
-func (r *run) watch() error {
-	if r.cfg.Watcher == nil {
-		return nil
-	}
-	cmd, err := r.cfg.Watcher()
-	if err != nil {
-		return fmt.Errorf("start watcher: %w", err)
-	}
-	r.watcher, err = startWatcher(cmd, watchOrder{Run: r.id, Engine: r.cfg.Engine})
-	return err
-}
-
 // leave removes what is left of a run that ended with err. Only a run that came to its own end has surely removed all
 // that it made in the engine.
-func (r *run) leave(ctx context.Context, err error) error {
-	err = errors.Join(err, r.closeGateway(), r.discardView(ctx), r.engine.Close())
-	if err != nil || ctx.Err() != nil {
-		r.watcher.leave()
-	} else {
-		r.watcher.dismiss()
-	}
-	return err
-}
-
 // agentIDs chooses the agent's user and group id.
-func (r *run) agentIDs() (workspace.IDs, error) {
-	if r.cfg.Policy.User == policy.UserRoot {
-		r.lower("user", "the policy says user: root: the agent has uid 0, without capabilities", "remove `user: root` from the policy")
-		return workspace.IDs{}, nil
-	}
-	return workspace.AgentIDs(r.cfg.Project, workspace.DefaultIDs())
-}
-
-// prepare finds the image, writes the plan and sets the view of the workspace up: all that can be done before there
-// is a container. The three parts don't need each other, and each waits for something else.
-func (r *run) prepare(ctx context.Context) error {
-	var g errgroup.Group
-	g.Go(func() error { return r.planImage(ctx) })
-	g.Go(func() error { return r.prepareView(ctx) })
-	g.Go(func() error {
-		r.head = readHead(ctx, r.cfg.Project)
-		return nil
-	})
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for _, why := range r.view.Lowered {
-		r.lower("workspace", why, "")
-	}
-	r.plan.Workspace = WorkspacePlan{Mode: r.view.Mode, Target: WorkspaceTarget}
-	r.rec.Emit(r.planned())
-	return nil
-}
-
-func (r *run) planImage(ctx context.Context) (err error) {
-	if r.image, err = r.engine.Image(ctx, r.cfg.Image); err != nil {
-		return err
-	}
-	if r.gateway == nil {
-		if err := r.findHosts(ctx); err != nil {
-			return err
-		}
-	}
-	if r.authority = r.cfg.testAuthority(); r.authority == nil {
-		r.authority = r.gateway.Authority()
-	}
-	r.plan, err = r.makePlan()
-	return err
-}
-
+// prepare does all that can be done before there is a container.
+// gather finds the image, makes the plan, delivers the guest and sets the view of the workspace up. The parts don't need
+// each other, and each waits for something else.
+// planImage finds the image and makes the plan.
 // started is the run's first event.
 func (r *run) started() event.RunStarted {
 	p := r.cfg.Policy
@@ -346,54 +265,9 @@ func (r *run) planned() event.RunPlanned {
 }
 
 // cannot says what the engine lacks for containment. There is no going on without it.
-func (r *run) cannot() error {
-	f := r.engine.Facts()
-	switch {
-	case !f.Seccomp:
-		return &RefusedError{"the engine's kernel has no seccomp filter", "use an engine on a kernel with CONFIG_SECCOMP_FILTER"}
-	case !f.MemoryLimit || !f.PIDsLimit || !f.CPULimit:
-		return &RefusedError{
-			"the engine can't limit memory, processes or CPU time",
-			"enable the memory, pids and cpu control groups on the engine's host; on a rootless engine delegate them to the user",
-		}
-	}
-	return nil
-}
-
 // prepareView sets the view of the workspace up.
-func (r *run) prepareView(ctx context.Context) (err error) {
-	defer r.rec.Phase(event.Workspace)()
-	r.view, err = workspace.Prepare(ctx, r.workspaceConfig())
-	var no *workspace.UnsupportedError
-	if errors.As(err, &no) {
-		return &RefusedError{"workspace mode " + string(no.Mode) + " is not possible here: " + no.Reason, no.Hint}
-	}
-	return err
-}
-
-// deliver adds the guest and the mounts to the plan.
-func (r *run) deliver(ctx context.Context, refill bool) error {
-	done := r.watcher.creating()
-	g, err := r.engine.Deliver(ctx, r.id, r.image, r.plan.Agent.UID, r.plan.Agent.GID, refill)
-	done()
-	if err != nil {
-		return err
-	}
-	spec := &r.plan.Container
-	spec.Guest, spec.Claim = g, r.claim() != ""
-	spec.Mounts = spec.Mounts[:0]
-	for _, m := range r.view.Mounts {
-		spec.Mounts = append(spec.Mounts, viewMount(m))
-	}
-	more, err := r.policyMounts()
-	if err != nil {
-		return err
-	}
-	spec.Mounts = append(spec.Mounts, more...)
-	r.plan.Lowered = r.lowered
-	return nil
-}
-
+// deliver adds the guest to the plan.
+// mount adds the mounts to the plan.
 func (r *run) lower(what, why, mend string) {
 	l := event.Lowered{What: what, Why: why, Mend: mend}
 	r.lowered = append(r.lowered, l)

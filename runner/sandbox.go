@@ -57,11 +57,13 @@ func (r *run) launch(ctx context.Context) (*sandbox, error) {
 func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) {
 	created := r.rec.Phase(event.Create)
 	defer created()
+	if refill {
+		if err := r.deliver(ctx, refill); err != nil {
+			return nil, err
+		}
+	}
 	// Finding hidden files takes as long as the project is large, writing the plan as long as the disk is slow. Both
 	// must be done when the container starts, not when it is created.
-	if err := r.deliver(ctx, refill); err != nil {
-		return nil, err
-	}
 	var beside errgroup.Group
 	if !refill {
 		beside.Go(func() error {

@@ -128,9 +128,8 @@ func checkMounts(check checker, p *Plan, mounts []link.Mount) {
 // plannedMounts maps every mount point of the plan to whether it may be written to.
 func plannedMounts(p *Plan) map[string]bool {
 	planned := map[string]bool{
-		"/": false, engine.GuestMount: false, "/etc/passwd": false, "/etc/group": false,
-		// Docker's own files, per container.
-		"/etc/resolv.conf": false, "/etc/hostname": false, "/etc/hosts": false, "/dev/shm": true,
+		"/": false, engine.GuestMount: false, "/dev/shm": true,
+		"/etc/passwd": false, "/etc/group": false, "/etc/hosts": false, "/etc/hostname": false, "/etc/resolv.conf": false,
 	}
 	for _, t := range p.Container.Tmpfs {
 		planned[t.Target] = true

@@ -165,3 +165,21 @@ func TestRunSubdirectory(t *testing.T) {
 		t.Errorf("inside: %q", r.stdout)
 	}
 }
+
+// TestRunNetworkFiles: the files that engines write for a container with a network are there without one, and tell
+// nothing of the host.
+func TestRunNetworkFiles(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	r := u.run("--", "cat", "/etc/hostname", "/etc/resolv.conf", "/etc/hosts")
+	u.wantCode(r, 0)
+	const want = "sandbox\nnameserver 192.0.2.53\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\tsandbox\n"
+	if diff := cmp.Diff(r.stdout, want); diff != "" {
+		t.Errorf("(-got +want)\n%s", diff)
+	}
+	r = u.run("--", "sh", "-c", "getent ahostsv4 sandbox >/dev/null && getent ahosts localhost >/dev/null && hostname")
+	u.wantCode(r, 0)
+	if got := strings.TrimSpace(r.stdout); got != "sandbox" {
+		t.Errorf("the sandbox is called %q", got)
+	}
+}

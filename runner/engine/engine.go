@@ -5,11 +5,14 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
@@ -33,7 +36,13 @@ type Config struct {
 type Engine struct {
 	api   *client.Client
 	cache string
+
+	mu    sync.Mutex // guards facts
 	facts Facts
+
+	asked chan struct{} // closed when the answer to what Resume asked is there; nil when there is nothing to wait for
+	said  Facts         // that answer
+	err   error         // or why there is none
 }
 
 // Facts are what an engine says of itself.
@@ -65,6 +74,79 @@ type Facts struct {
 
 // Connect opens a connection and learns the engine's facts. The error wraps ErrUnavailable if nothing answers.
 func Connect(ctx context.Context, cfg Config) (*Engine, error) {
+	e, err := open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if e.facts, err = e.ask(ctx); err != nil {
+		return nil, errors.Join(err, e.api.Close())
+	}
+	return e, nil
+}
+
+// ErrChanged tells that an engine is not any more what it was.
+var ErrChanged = errors.New("the container engine has changed since it was last used")
+
+// Resume connects to an engine with the facts that it had the last time, and asks for them meanwhile: an engine takes 10 ms
+// to say what it is, because it starts programs to find out. Nothing may be made on the strength of these facts before Confirm.
+func Resume(ctx context.Context, cfg Config) (*Engine, error) {
+	e, err := open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if !readCache(e.factsFile(), &e.facts) {
+		if e.facts, err = e.ask(ctx); err == nil {
+			err = e.remember()
+		}
+		if err != nil {
+			return nil, errors.Join(err, e.api.Close())
+		}
+		return e, nil
+	}
+	e.asked = make(chan struct{})
+	go func() {
+		defer close(e.asked)
+		e.said, e.err = e.ask(ctx)
+	}()
+	return e, nil
+}
+
+// Confirm waits for the engine's facts. It returns ErrChanged, once, if they are others than those that Resume started
+// with; from then on Facts returns the right ones.
+func (e *Engine) Confirm() error {
+	if e.asked == nil {
+		return nil
+	}
+	<-e.asked
+	if e.err != nil {
+		return e.err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.facts == e.said {
+		return nil
+	}
+	e.facts = e.said
+	if err := e.remember(); err != nil {
+		return err
+	}
+	return ErrChanged
+}
+
+func (e *Engine) factsFile() string {
+	return filepath.Join(e.cache, "hosts", safeName(e.Host())+".json")
+}
+
+// remember keeps the facts for the next Resume.
+func (e *Engine) remember() error {
+	b, err := json.Marshal(e.facts)
+	if err != nil {
+		return err
+	}
+	return writeCache(e.factsFile(), b)
+}
+
+func open(cfg Config) (*Engine, error) {
 	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
 	if cfg.Host != "" {
 		opts = append(opts, client.WithHost(cfg.Host))
@@ -73,14 +155,19 @@ func Connect(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container engine: %w", err)
 	}
-	info, err := api.Info(ctx)
+	return &Engine{api: api, cache: cfg.CacheDir}, nil
+}
+
+// ask asks the engine for its facts.
+func (e *Engine) ask(ctx context.Context) (Facts, error) {
+	info, err := e.api.Info(ctx)
 	if client.IsErrConnectionFailed(err) {
-		return nil, errors.Join(fmt.Errorf("%w at %s", ErrUnavailable, api.DaemonHost()), api.Close())
+		return Facts{}, fmt.Errorf("%w at %s", ErrUnavailable, e.Host())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("container engine at %s: %w", api.DaemonHost(), err), api.Close())
+		return Facts{}, fmt.Errorf("container engine at %s: %w", e.Host(), err)
 	}
-	return &Engine{api: api, cache: cfg.CacheDir, facts: factsOf(info, api)}, nil
+	return factsOf(info, e.api), nil
 }
 
 func factsOf(info system.Info, api *client.Client) Facts {
@@ -135,8 +222,12 @@ func goArch(machine string) string {
 	}
 }
 
-// Facts returns what the engine says of itself.
-func (e *Engine) Facts() Facts { return e.facts }
+// Facts returns what the engine says of itself, or said when it was last used: see Resume.
+func (e *Engine) Facts() Facts {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.facts
+}
 
 // Host is the engine's address.
 func (e *Engine) Host() string { return e.api.DaemonHost() }
@@ -145,6 +236,9 @@ func (e *Engine) Host() string { return e.api.DaemonHost() }
 func (e *Engine) Close() error {
 	if e == nil {
 		return nil
+	}
+	if e.asked != nil {
+		<-e.asked
 	}
 	return e.api.Close()
 }

@@ -51,7 +51,17 @@ type Guest struct {
 	Dir string `json:"dir"`
 }
 
-// mounts are the guest's own directory and the identity files in the places where programs look for them.
+// Hostname is the name of every sandbox.
+const Hostname = "sandbox"
+
+// What programs learn about the network from files. Engines write them only for a container that they give one.
+const (
+	hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t" + Hostname + "\n"
+	// The capture answers whoever is asked. The address is one of the documentation ranges (RFC 5737).
+	resolvConf = "nameserver 192.0.2.53\n"
+)
+
+// mounts are the guest's own directory and the identity and network files in the places where programs look for them.
 func (g Guest) mounts() []mount.Mount {
 	file := func(name string) mount.Mount {
 		// Without a propagation: for a source in its own directory the engine insists on choosing.
@@ -62,7 +72,7 @@ func (g Guest) mounts() []mount.Mount {
 			Type: mount.TypeVolume, Source: g.Volume, Target: GuestMount, ReadOnly: true,
 			VolumeOptions: &mount.VolumeOptions{NoCopy: true},
 		},
-		file("passwd"), file("group"),
+		file("passwd"), file("group"), file("hosts"), file("hostname"), file("resolv.conf"),
 	}
 }
 
@@ -81,10 +91,13 @@ func (e *Engine) Deliver(ctx context.Context, run string, img Image, uid, gid in
 		{"guest", 0o555, source.data},
 		{"passwd", 0o444, accounts.passwdFor(uid, gid)},
 		{"group", 0o444, accounts.groupFor(gid)},
+		{"hosts", 0o444, []byte(hosts)},
+		{"hostname", 0o444, []byte(Hostname + "\n")},
+		{"resolv.conf", 0o444, []byte(resolvConf)},
 		{filled, 0o444, nil}, // the last: where it is, the others are whole
 	}
 	// The record goes by the guest as this program carries it: unpacking it costs more than all the rest.
-	record := filepath.Join(e.cache, "engines", safeName(e.facts.ID), digestOf(files)[:16]+".json")
+	record := filepath.Join(e.cache, "engines", safeName(e.Facts().ID), digestOf(files)[:16]+".json")
 	var g Guest
 	if !refill && readCache(record, &g) {
 		return g, nil

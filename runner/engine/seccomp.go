@@ -69,8 +69,8 @@ func StrictSeccomp() string {
 	return string(compact)
 }
 
-// SeccompDigest names what [StrictSeccomp] returns, as "sha256:" and 64 hex digits.
-func SeccompDigest() string {
-	sum := sha256.Sum256([]byte(StrictSeccomp()))
+// SeccompDigest names a profile, such as what [StrictSeccomp] returns, as "sha256:" and 64 hex digits.
+func SeccompDigest(profile string) string {
+	sum := sha256.Sum256([]byte(profile))
 	return "sha256:" + hex.EncodeToString(sum[:])
 }

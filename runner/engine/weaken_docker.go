@@ -52,9 +52,9 @@ func (w Weakened) apply(cfg *container.Config, host *container.HostConfig) {
 	}
 	if w.HostNetwork {
 		// Before anything else: with the right to, the guest would capture the host's own network.
-		host.NetworkMode, host.Sysctls = "host", nil
+		cfg.NetworkDisabled, host.NetworkMode, host.Sysctls = false, "host", nil
 		host.CapAdd, host.CapDrop = []string{"SETGID", "SETPCAP", "SETUID"}, []string{"ALL"}
-		cfg.Hostname, host.ExtraHosts, host.DNS, host.DNSSearch = "", nil, nil, nil
+		cfg.Hostname = ""
 	}
 	if w.HostIPC {
 		host.IpcMode = "host"

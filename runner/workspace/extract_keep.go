@@ -1,9 +1,16 @@
 package workspace
 
 import (
+	"errors"
 	"io/fs"
 	"os"
+
+	"golang.org/x/sync/errgroup"
 )
+
+// atOnce is how many files are moved or removed at the same time. Each waits for the filesystem's journal, not for a
+// processor, and one after the other they would wait as often as there are files.
+const atOnce = 16
 
 // keep puts the new contents into the blob store. What the agent wrote is moved there from upper/; what it only moved
 // about is copied, where the name alone does not tell.
@@ -11,6 +18,13 @@ func (w *layers) keep(changes []Change) error {
 	if err := w.state.Mkdir(BlobsDir, 0o700); ignore(err, fs.ErrExist) != nil {
 		return err
 	}
+	blobs, err := w.state.OpenRoot(BlobsDir)
+	if err != nil {
+		return err
+	}
+	defer blobs.Close()
+	var moves errgroup.Group
+	moves.SetLimit(atOnce)
 	for i := range changes {
 		c := &changes[i]
 		if !c.needsBlob() {
@@ -18,14 +32,12 @@ func (w *layers) keep(changes []Change) error {
 		}
 		origin := w.delta.entries[c.Path].origin
 		if origin == "" {
-			if err := w.adopt(c); err != nil {
-				return err
-			}
+			moves.Go(func() error { return w.adopt(c, blobs) })
 		} else if err := w.copyOrigin(c, origin); err != nil {
-			return err
+			return errors.Join(err, moves.Wait())
 		}
 	}
-	return nil
+	return moves.Wait()
 }
 
 // needsBlob reports whether the content after the change is not what the host has under the old name.
@@ -34,23 +46,23 @@ func (c *Change) needsBlob() bool {
 }
 
 // adopt moves a file from upper/ into the blob store, under a digest that was just taken. Nothing is copied: both are on
-// one filesystem.
-func (w *layers) adopt(c *Change) error {
-	if OpenBlobs(w.view.cfg.StateDir).Has(c.New.SHA256) {
-		return nil
+// one filesystem. Of two files with the same content, moved at once, either stays.
+func (w *layers) adopt(c *Change, blobs *os.Root) error {
+	blob := c.New.SHA256
+	if _, err := blobs.Lstat(blob); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	blob := BlobsDir + "/" + c.New.SHA256
-	if err := w.state.Rename("upper/"+c.Path, blob); err != nil {
+	if err := w.state.Rename("upper/"+c.Path, BlobsDir+"/"+blob); err != nil {
 		return err
 	}
 	// Other names of the file in upper/ change with it; their modes were read before.
-	if err := w.state.Chmod(blob, 0o600); err != nil {
+	if err := blobs.Chmod(blob, 0o600); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	return w.state.Lchown(blob, 0, 0)
+	return blobs.Lchown(blob, 0, 0)
 }
 
 // copyOrigin stores a file of the project that the agent moved here while something else took its old place.

@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // removeTree removes a directory that an agent filled. Unlike os.RemoveAll it needs no more descriptors for a tree
@@ -40,9 +43,21 @@ func removeTree(dir string) error {
 }
 
 type remover struct {
-	root    *os.Root // holds directories alone, named by numbers
+	root *os.Root // holds directories alone, named by numbers
+
+	mu      sync.Mutex // guards what follows
 	pending []string
 	next    int
+}
+
+// another gives a directory that is still to be emptied its name in root.
+func (r *remover) another() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name := strconv.Itoa(r.next)
+	r.next++
+	r.pending = append(r.pending, name)
+	return name
 }
 
 func (r *remover) run() error {
@@ -72,10 +87,13 @@ func (r *remover) empty(name string) error {
 		if err != nil || len(entries) == 0 {
 			return err
 		}
+		var entered errgroup.Group
+		entered.SetLimit(atOnce)
 		for _, e := range entries {
-			if err := r.entry(d, name, e); err != nil {
-				return err
-			}
+			entered.Go(func() error { return r.entry(d, name, e) })
+		}
+		if err := entered.Wait(); err != nil {
+			return err
 		}
 	}
 }
@@ -103,10 +121,7 @@ func (r *remover) entry(d *os.Root, dir string, e fs.DirEntry) error {
 	if err := d.Chmod(e.Name(), 0o700); err != nil {
 		return err
 	}
-	to := strconv.Itoa(r.next)
-	r.next++
-	r.pending = append(r.pending, to)
-	return r.root.Rename(dir+"/"+e.Name(), to)
+	return r.root.Rename(dir+"/"+e.Name(), r.another())
 }
 
 func ignore(err, harmless error) error {

@@ -1,0 +1,166 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/engine"
+	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/workspace"
+)
+
+func (r *run) resolve(ctx context.Context) (err error) {
+	defer r.rec.Phase(event.Resolve)()
+	var beside errgroup.Group
+	beside.Go(r.watch)
+	beside.Go(func() error { return r.prepareEgress(ctx) })
+	r.engine, err = engine.Resume(ctx, r.cfg.Engine)
+	if err = errors.Join(err, beside.Wait()); err == nil {
+		r.ids, err = r.agentIDs()
+	}
+	if err != nil { // nothing has been made
+		r.watcher.dismiss()
+		return errors.Join(err, r.closeGateway(), r.engine.Close())
+	}
+	return nil
+}
+
+func (r *run) watch() error {
+	if r.cfg.Watcher == nil {
+		return nil
+	}
+	cmd, err := r.cfg.Watcher()
+	if err != nil {
+		return fmt.Errorf("start watcher: %w", err)
+	}
+	r.watcher, err = startWatcher(cmd, watchOrder{Run: r.id, Engine: r.cfg.Engine})
+	return err
+}
+
+func (r *run) leave(ctx context.Context, err error) error {
+	err = errors.Join(err, r.closeGateway(), r.discardView(ctx), r.engine.Close())
+	if err != nil || ctx.Err() != nil {
+		r.watcher.leave()
+	} else {
+		r.watcher.dismiss()
+	}
+	return err
+}
+
+func (r *run) agentIDs() (workspace.IDs, error) {
+	if r.cfg.Policy.User == policy.UserRoot {
+		r.lower("user", "the policy says user: root: the agent has uid 0, without capabilities", "remove `user: root` from the policy")
+		return workspace.IDs{}, nil
+	}
+	return workspace.AgentIDs(r.cfg.Project, workspace.DefaultIDs())
+}
+
+func (r *run) prepare(ctx context.Context) error {
+	err := r.gather(ctx)
+	if errors.Is(err, engine.ErrChanged) {
+		// Nothing has been made yet but the view, and that for another engine.
+		if err = r.discardView(ctx); err == nil {
+			r.view = nil
+			err = r.gather(ctx)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if r.plan.Seccomp.Profile != policy.SeccompStrict {
+		r.lower("seccomp", "the policy says seccomp: default: the engine's own filter is in force", "remove `seccomp: default` from the policy")
+	}
+	for _, why := range r.view.Lowered {
+		r.lower("workspace", why, "")
+	}
+	r.plan.Workspace = WorkspacePlan{Mode: r.view.Mode, Target: WorkspaceTarget}
+	r.rec.Emit(r.planned())
+	return r.mount()
+}
+
+func (r *run) gather(ctx context.Context) error {
+	var beside errgroup.Group
+	beside.Go(func() error { return r.prepareView(ctx) })
+	beside.Go(func() error {
+		r.head = readHead(ctx, r.cfg.Project)
+		return nil
+	})
+	imageErr := r.planImage(ctx)
+	err := r.engine.Confirm()
+	if err == nil {
+		err = r.cannot()
+	}
+	if err == nil && imageErr == nil {
+		imageErr = r.deliver(ctx, false)
+	}
+	viewErr := beside.Wait()
+	if err != nil { // whatever else went wrong may follow from it
+		return err
+	}
+	return errors.Join(imageErr, viewErr)
+}
+
+func (r *run) planImage(ctx context.Context) (err error) {
+	if r.image, err = r.engine.Image(ctx, r.cfg.Image); err != nil {
+		return err
+	}
+	if r.gateway == nil {
+		if err := r.findHosts(ctx); err != nil {
+			return err
+		}
+	}
+	if r.authority = r.cfg.testAuthority(); r.authority == nil {
+		r.authority = r.gateway.Authority()
+	}
+	r.plan, err = r.makePlan()
+	return err
+}
+
+func (r *run) cannot() error {
+	f := r.engine.Facts()
+	switch {
+	case !f.Seccomp:
+		return &RefusedError{"the engine's kernel has no seccomp filter", "use an engine on a kernel with CONFIG_SECCOMP_FILTER"}
+	case !f.MemoryLimit || !f.PIDsLimit || !f.CPULimit:
+		return &RefusedError{
+			"the engine can't limit memory, processes or CPU time",
+			"enable the memory, pids and cpu control groups on the engine's host; on a rootless engine delegate them to the user",
+		}
+	}
+	return nil
+}
+
+func (r *run) prepareView(ctx context.Context) (err error) {
+	defer r.rec.Phase(event.Workspace)()
+	r.view, err = workspace.Prepare(ctx, r.workspaceConfig())
+	var no *workspace.UnsupportedError
+	if errors.As(err, &no) {
+		return &RefusedError{"workspace mode " + string(no.Mode) + " is not possible here: " + no.Reason, no.Hint}
+	}
+	return err
+}
+
+func (r *run) deliver(ctx context.Context, refill bool) (err error) {
+	defer r.watcher.creating()()
+	r.plan.Container.Guest, err = r.engine.Deliver(ctx, r.id, r.image, r.plan.Agent.UID, r.plan.Agent.GID, refill)
+	return err
+}
+
+func (r *run) mount() error {
+	spec := &r.plan.Container
+	spec.Claim = r.claim() != ""
+	for _, m := range r.view.Mounts {
+		spec.Mounts = append(spec.Mounts, viewMount(m))
+	}
+	more, err := r.policyMounts()
+	if err != nil {
+		return err
+	}
+	spec.Mounts = append(spec.Mounts, more...)
+	r.plan.Lowered = r.lowered
+	return nil
+}
