@@ -92,6 +92,8 @@ func (in *inspection) run(ctx context.Context, secure bool) *end {
 	select {
 	case <-in.agent.closed:
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil { // then the server has closed it too, perhaps first
 		return cause(ctx)
 	}
 	in.mu.Lock()

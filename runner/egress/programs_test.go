@@ -119,9 +119,9 @@ func (p *pki) program(handler http.HandlerFunc) (s *sandbox, port int, ca string
 	return s, b.port, ca
 }
 
-// TestPrograms are real clients with four TLS libraries among them; each gets what is allowed, and is told about what is not.
-func TestPrograms(t *testing.T) {
-	const python = `
+// Each asks for what is allowed and for what is not, and prints status and body.
+const (
+	pythonProgram = `
 import http.client, ssl, sys
 class C(http.client.HTTPSConnection):
     def connect(self):
@@ -133,7 +133,7 @@ for path in ("/open/x", "/closed/x"):
     r = c.getresponse()
     print(r.status, r.read().decode().strip())
 `
-	const node = `
+	nodeProgram = `
 const https = require("https"), [port, ca] = process.argv.slice(1);
 const agent = new https.Agent({keepAlive: true, maxSockets: 1});
 const get = path => new Promise((done, fail) => https.get({host: "127.0.0.2", port, path, agent, servername: "api.wild.example",
@@ -142,6 +142,38 @@ const get = path => new Promise((done, fail) => https.get({host: "127.0.0.2", po
   }).on("error", fail));
 (async () => { await get("/open/x"); await get("/closed/x"); agent.destroy() })();
 `
+	javaProgram = `
+import java.net.URI; import java.net.http.*; import java.nio.file.*; import java.security.*; import java.security.cert.*; import javax.net.ssl.*;
+class Get {
+  public static void main(String[] a) throws Exception {
+    var store = KeyStore.getInstance("PKCS12");
+    store.load(null, null);
+    try (var in = Files.newInputStream(Path.of(a[1]))) {
+      store.setCertificateEntry("run", CertificateFactory.getInstance("X.509").generateCertificate(in));
+    }
+    var trust = TrustManagerFactory.getInstance(TrustManagerFactory.getDefaultAlgorithm());
+    trust.init(store);
+    var tls = SSLContext.getInstance("TLS");
+    tls.init(null, trust.getTrustManagers(), null);
+    var client = HttpClient.newBuilder().sslContext(tls).build();
+    for (var path : new String[]{"/open/x", "/closed/x"}) {
+      var request = HttpRequest.newBuilder(URI.create("https://api.wild.example:" + a[0] + path)).build();
+      var answer = client.send(request, HttpResponse.BodyHandlers.ofString());
+      System.out.println(answer.statusCode() + " " + answer.body().trim());
+    }
+  }
+}
+`
+)
+
+// TestPrograms are real clients with three TLS libraries among them; each gets what is allowed, and is told about what is not.
+func TestPrograms(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"Get.java": javaProgram, "hosts": "127.0.0.2 api.wild.example\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	curl := func(version string) func(port, ca string) []string {
 		return func(port, ca string) []string {
 			url := "https://api.wild.example:" + port
@@ -151,8 +183,11 @@ const get = path => new Promise((done, fail) => https.get({host: "127.0.0.2", po
 	for name, command := range map[string]func(port, ca string) []string{
 		"curl, HTTP/1.1": curl("--http1.1"),
 		"curl, HTTP/2":   curl("--http2"),
-		"python3":        func(port, ca string) []string { return []string{"python3", "-c", python, port, ca} },
-		"node":           func(port, ca string) []string { return []string{"node", "-e", node, port, ca} },
+		"python3":        func(port, ca string) []string { return []string{"python3", "-c", pythonProgram, port, ca} },
+		"java": func(port, ca string) []string {
+			return []string{"java", "-Djdk.net.hosts.file=" + filepath.Join(dir, "hosts"), filepath.Join(dir, "Get.java"), port, ca}
+		},
+		"node": func(port, ca string) []string { return []string{"node", "-e", nodeProgram, port, ca} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPKI(t)
