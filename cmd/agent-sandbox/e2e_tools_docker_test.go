@@ -46,8 +46,8 @@ func networkTools() []tool {
 		},
 		{
 			name: "git", peer: "HTTPS", host: "git.peer.test", want: "pushed", script: `cd /tmp && git clone -q https://git.peer.test/git/shop.git && cd shop &&
-				git checkout -q -b work && echo more >>README && git commit -qam more && git push -q origin work:work-$$ &&
-				git fetch -q && git ls-remote origin | grep -q "refs/heads/work-$$" && echo pushed`,
+				git checkout -q -b work && echo more >>README && git commit -qam more && git push -q origin work:$AGENT_SANDBOX &&
+				git fetch -q && git ls-remote origin | grep -q "refs/heads/$AGENT_SANDBOX" && echo pushed`,
 		},
 		{
 			name: "npm", peer: "NPM", host: "npm.peer.test", want: "hello from peer-greet", script: `cd /tmp && npm install --silent --registry https://npm.peer.test/ peer-greet &&

@@ -91,7 +91,7 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.Policy == nil || cfg.Recorder == nil {
 		return nil, errors.New("egress: a policy and a recorder are required")
 	}
-	expanded, problems := cfg.Policy.Expand()
+	expanded, problems := cfg.Policy.Expand(cfg.Bundles...)
 	if len(problems) > 0 {
 		return nil, problems
 	}
