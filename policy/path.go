@@ -10,8 +10,9 @@ import (
 // matches nothing.
 //
 // Escapes of characters that need none are undone (RFC 3986, 6.2.2.2), all others are kept as escapes, so that an encoded slash
-// is not a slash. What two servers could read as two different paths is refused, not repaired: dot segments, also
-// encoded or behind an encoded slash, empty segments, backslashes, control characters, doubly encoded separators.
+// is not a slash. A segment that is a plain "." is left out (5.2.4): apt asks for those, and nobody reads them in another way. What two
+// servers could read as two different paths is refused, not repaired: all other dot segments, also encoded or behind an
+// encoded slash, empty segments, backslashes, control characters, doubly encoded separators.
 type CleanPath struct {
 	segments []string // without the leading slash; an escape that stays is one rune of escapeBase+byte
 }
@@ -34,7 +35,7 @@ func ParsePath(s string) (CleanPath, error) {
 		return CleanPath{}, errors.New(`the path goes up to "?" or "#"`)
 	}
 	var p CleanPath
-	for raw := range strings.SplitSeq(s[1:], "/") {
+	for raw := range strings.SplitSeq(plainDots(s[1:]), "/") {
 		segment, err := cleanSegment(raw)
 		if err != nil {
 			return CleanPath{}, err
@@ -45,6 +46,24 @@ func ParsePath(s string) (CleanPath, error) {
 		return CleanPath{}, err
 	}
 	return p, nil
+}
+
+// plainDots leaves out the segments that are a dot; of one at the end the slash before it stays.
+func plainDots(s string) string {
+	if !strings.Contains(s, ".") {
+		return s
+	}
+	segments := strings.Split(s, "/")
+	kept := segments[:0]
+	for i, segment := range segments {
+		switch {
+		case segment != ".":
+			kept = append(kept, segment)
+		case i == len(segments)-1:
+			kept = append(kept, "")
+		}
+	}
+	return strings.Join(kept, "/")
 }
 
 // checkSegments looks behind encoded slashes too, and leaves out path parameters as servers do ("/..;x/").

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,7 +148,11 @@ func (r recorder) Request(q egress.Request) {
 
 // NameRefused implements egress.Recorder.
 func (r recorder) NameRefused(n egress.NameRefused) {
-	r.run.refusals.Name(event.NameRefused{Name: n.Name, Type: n.Type, Add: r.run.addition(n.Name, httpsPort)})
+	e := event.NameRefused{Name: n.Name, Type: n.Type}
+	if slices.Contains([]string{"A", "AAAA", "HTTPS"}, n.Type) { // the other types are not followed by a connection to the name
+		e.Add = r.run.addition(n.Name, httpsPort)
+	}
+	r.run.refusals.Name(e)
 }
 
 // httpsPort is the one that a rule without a port is for.

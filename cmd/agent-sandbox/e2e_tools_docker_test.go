@@ -249,6 +249,7 @@ func TestLargeFiles(t *testing.T) {
 	} {
 		t.Run(mode, func(t *testing.T) {
 			u := w.userOf(t, p, policy)
+			w := w
 			w.script = strings.ReplaceAll(w.script, "$UPLOAD", mode)
 			r := w.use(u, p)
 			u.wantCode(r, 0)
