@@ -117,6 +117,9 @@ type run struct {
 	view    *workspace.View
 	lowered []event.Lowered
 	head    head
+	hidden  bool // the view's hidden files have been seen to
+
+	fallback string // why the network is not captured; empty: it is
 
 	// What goes into the plan, and so has to be there before it.
 	grants    []credential.Grant
@@ -237,6 +240,9 @@ func (r *run) resolve(ctx context.Context) (err error) {
 	r.engine, err = engine.Connect(ctx, r.cfg.Engine)
 	if err = errors.Join(err, beside.Wait()); err == nil {
 		err = r.cannot()
+	}
+	if err == nil {
+		err = r.knownUncapturable(r.engine.Facts())
 	}
 	if err == nil {
 		r.ids, err = r.agentIDs()

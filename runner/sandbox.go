@@ -45,6 +45,9 @@ func (r *run) launch(ctx context.Context) (*sandbox, error) {
 		// Somebody pruned the guest's volume since we last used it.
 		box, err = r.start(ctx, true)
 	}
+	if why := uncaptured(err); why != "" && ctx.Err() == nil {
+		box, err = r.startUncaptured(ctx, why)
+	}
 	if here := r.plan.Engine.Arch; err != nil && ctx.Err() == nil && r.image.Arch != here {
 		return nil, &RefusedError{
 			Reason: fmt.Sprintf("the image is for %s and the engine for %s, which can't run it: %s", r.image.Arch, here, event.Printable(err.Error())),
@@ -63,7 +66,8 @@ func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) 
 		return nil, err
 	}
 	var beside errgroup.Group
-	if !refill {
+	if !r.hidden {
+		r.hidden = true // what fails ends the run
 		beside.Go(func() error {
 			_, err := r.view.Hide(ctx)
 			return err
@@ -155,7 +159,7 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	err := link.WriteFrame(b.control, link.Frame{Start: &link.Start{
 		Version: link.Version, Argv: p.Argv, Env: p.environ(), Dir: p.Dir, Claim: b.run.claim(),
 		UID: p.Agent.UID, GID: p.Agent.GID, TTY: p.TTY, Size: b.run.cfg.Size,
-		Files: p.files, Trust: p.trust,
+		Files: p.files, Trust: p.trust, Loopback: p.resolver(),
 	}})
 	if err != nil {
 		return fmt.Errorf("instruct the guest: %w", err)
@@ -163,6 +167,9 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	go b.readFrames()
 	m, err := b.measurement(ctx)
 	if err != nil {
+		return err
+	}
+	if err := b.run.insteadOf(m); err != nil {
 		return err
 	}
 	b.run.rec.Emit(measured(m))
@@ -188,6 +195,8 @@ func (b *sandbox) measurement(ctx context.Context) (*link.Measurement, error) {
 			switch {
 			case !ok:
 				return nil, b.died("while it set the sandbox up")
+			case f.Failure != nil && f.Failure.Step == link.StepNetwork && b.run.plan.Network.Capture:
+				return nil, &uncapturedError{event.Printable(f.Failure.Reason)}
 			case f.Failure != nil:
 				return nil, &RefusedError{
 					Reason: fmt.Sprintf("the sandbox can't be put up: %s: %s", event.Printable(f.Failure.Step), event.Printable(f.Failure.Reason)),
