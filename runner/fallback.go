@@ -52,9 +52,6 @@ func (r *run) startUncaptured(ctx context.Context, why string) (*sandbox, error)
 	if err := r.fallBack(why); err != nil {
 		return nil, err
 	}
-	if err := r.planNetwork(r.plan); err != nil {
-		return nil, err
-	}
 	return r.start(ctx, false)
 }
 
@@ -81,7 +78,11 @@ func (r *run) fallBack(why string) error {
 			r.warn(fmt.Sprintf("network.allow: %s has more than %d ports: without the capture the others can't be reached", rule.Host, link.MaxPorts))
 		}
 	}
-	return nil
+	if r.plan == nil {
+		return nil // it will know
+	}
+	r.plan.Lowered = r.lowered
+	return r.planNetwork(r.plan)
 }
 
 // resolver is where the resolver has to listen; zero where questions are captured.

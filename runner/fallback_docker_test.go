@@ -131,7 +131,7 @@ python3 -c 'import socket; s = socket.socket(); s.bind(("0.0.0.0", 3000)); s.lis
 		t.Errorf("the summary has %+v, %+v", s.Lowered, s.Measured)
 	}
 	plan, err := os.ReadFile(filepath.Join(b.result.Dir, "plan.json"))
-	if err != nil || !strings.Contains(string(plan), `"fallback": "the engine grants no CAP_NET_ADMIN"`) || strings.Contains(string(plan), `"capture": true`) {
+	if err != nil || !strings.Contains(string(plan), `"what": "network"`) || !strings.Contains(string(plan), `"fallback": "the engine grants no CAP_NET_ADMIN"`) || strings.Contains(string(plan), `"capture": true`) {
 		t.Errorf("the plan does not say so: %v\n%s", err, plan)
 	}
 }

@@ -50,9 +50,9 @@ func TestFallBack(t *testing.T) {
 	if len(warned) != 1 || !strings.Contains(warned[0].(event.Warning).Message, "many.test has more than 32 ports") {
 		t.Errorf("warned of %+v", warned)
 	}
-	p := &Plan{}
-	if err := r.planNetwork(p); err != nil {
-		t.Fatal(err)
+	p := r.plan
+	if len(p.Lowered) != 1 {
+		t.Errorf("the plan has as lowered %+v", p.Lowered)
 	}
 	if want := (NetworkPlan{Mode: "none", Fallback: r.fallback}); p.Network != want || !p.Container.Loopback || p.resolver() != netip.MustParseAddrPort("127.0.0.53:53") {
 		t.Errorf("planned as %+v, %+v", p.Network, p.Container)
@@ -75,7 +75,6 @@ func TestFallBackNames(t *testing.T) {
 	if err := r.fallBack("no rules"); err != nil {
 		t.Fatal(err)
 	}
-	r.plan.Network.Fallback = r.fallback
 	box, guest := newBox(t, r)
 	seen := map[netip.Addr]string{}
 	for name, want := range map[string]string{"a.test": "[443]", "x.wild.test": "[22 8000 8001", "down.test": "[1]"} {

@@ -174,7 +174,6 @@ func (s Spec) config() (*container.Config, *container.HostConfig) {
 		DNS:        []string{s.nameserver()},
 		DNSSearch:  []string{"."},
 		ExtraHosts: []string{s.Hostname + ":127.0.0.1"},
-		Sysctls:    s.sysctls(),
 		Resources: container.Resources{
 			Memory:     s.Limits.Memory,
 			MemorySwap: s.Limits.Memory,
@@ -184,6 +183,7 @@ func (s Spec) config() (*container.Config, *container.HostConfig) {
 			Ulimits: []*container.Ulimit{{Name: "core", Soft: 0, Hard: 0}},
 		},
 	}
+	host.Sysctls = s.sysctls()
 	for _, t := range s.Tmpfs {
 		host.Tmpfs[t.Target] = t.options()
 	}
