@@ -45,7 +45,7 @@ func (r *run) launch(ctx context.Context) (*sandbox, error) {
 		// Somebody pruned the guest's volume since we last used it.
 		box, err = r.start(ctx, true)
 	}
-	if why := uncaptured(err); why != "" && ctx.Err() == nil {
+	if why := uncaptured(err); why != "" && r.plan.Network.Capture && ctx.Err() == nil {
 		box, err = r.startUncaptured(ctx, why)
 	}
 	if here := r.plan.Engine.Arch; err != nil && ctx.Err() == nil && r.image.Arch != here {
