@@ -163,6 +163,29 @@ func (p *Policy) Reachable(name string) Verdict {
 	return first
 }
 
+// Ports are those on which a connection to the name could be allowed, sorted; none for an address and for what is no name.
+func (p *Policy) Ports(name string) []PortRange {
+	if v := p.Reachable(name); !v.Allowed() {
+		return nil
+	}
+	target, err := ParseTarget(name)
+	if err != nil {
+		return nil
+	}
+	var open []PortRange
+	turning := p.turningPorts(target)
+	for i, first := range turning {
+		last := uint16(allPorts)
+		if i+1 < len(turning) {
+			last = turning[i+1] - 1
+		}
+		if p.decideConnection(target, first).Allowed() {
+			open = append(open, PortRange{first, last})
+		}
+	}
+	return normalizePorts(open)
+}
+
 // turningPorts are the ports at which the verdict for a host can change, sorted: between two of them it is the same.
 func (p *Policy) turningPorts(target Host) []uint16 {
 	var ports []uint16

@@ -120,6 +120,31 @@ network:
 	}
 }
 
+func TestPorts(t *testing.T) {
+	p := mustLoad(t, `version: 1
+network:
+  allow: ["*.example.org", "git.example.org:22", {host: db.example.org, port: [5432, "8000-8010"], tcp: true}, 8.8.8.8, {host: shut.example.org}]
+  deny: ["db.example.org:8005", shut.example.org]
+`)
+	for name, want := range map[string]string{
+		"x.example.org":    "443",
+		"git.example.org":  "22, 443",
+		"DB.example.org.":  "443, 5432, 8000-8004, 8006-8010",
+		"shut.example.org": "",
+		"example.org":      "",
+		"8.8.8.8":          "",
+		"":                 "",
+	} {
+		if got := joinPorts(p.Ports(name)); got != want {
+			t.Errorf("Ports(%q) = %q, want %q", name, got, want)
+		}
+	}
+	var none *Policy
+	if got := none.Ports("a.example"); got != nil {
+		t.Errorf("no policy has the ports %v", got)
+	}
+}
+
 // FuzzReachable holds the shortcut over ports against asking for every one.
 func FuzzReachable(f *testing.F) {
 	f.Add(uint16(100), uint16(200), uint16(1), uint16(150))
@@ -130,8 +155,13 @@ func FuzzReachable(f *testing.F) {
 		}
 		p := mustLoad(t, fmt.Sprintf("version: 1\nnetwork:\n  allow: [{host: a.example, port: \"%d-%d\"}]\n  deny: [{host: a.example, port: \"%d-%d\"}]\n", a, b, c, d))
 		want := false
-		for port := 1; port <= allPorts && !want; port++ {
-			want = p.Decide(Request{Host: "a.example", Port: uint16(port)}).Allowed()
+		ports := p.Ports("a.example")
+		for port := 1; port <= allPorts; port++ {
+			allowed := p.Decide(Request{Host: "a.example", Port: uint16(port)}).Allowed()
+			want = want || allowed
+			if listed := slices.ContainsFunc(ports, func(r PortRange) bool { return r.contains(uint16(port)) }); listed != allowed {
+				t.Fatalf("allow %d-%d, deny %d-%d: port %d is among %v: %v, want %v", a, b, c, d, port, ports, listed, allowed)
+			}
 		}
 		if got := p.Reachable("a.example").Allowed(); got != want {
 			t.Errorf("allow %d-%d, deny %d-%d: %v, want %v", a, b, c, d, got, want)

@@ -53,7 +53,7 @@ func (p *Policy) MarshalJSON() ([]byte, error) {
 		Workspace:   planWorkspace{p.Workspace.Mode, list0(p.Workspace.Hide), planProtect{list0(p.Workspace.Protect.Reject), list0(p.Workspace.Protect.Warn)}},
 		Mounts:      convert(p.Mounts, func(m Mount) planMount { return planMount(m) }),
 		Env:         convert(p.Env, func(e EnvVar) planEnv { return planEnv(e) }),
-		Network:     planNetwork{convert(p.Network.Allow, planRuleOf), convert(p.Network.Deny, planRuleOf), planLimitsOf(p.Network.Limits)},
+		Network:     planNetwork{p.Network.Capture, convert(p.Network.Allow, planRuleOf), convert(p.Network.Deny, planRuleOf), planLimitsOf(p.Network.Limits)},
 		Credentials: convert(p.Credentials, planCredentialOf),
 		Caches:      list0(p.Caches),
 		Resources:   planResourcesOf(p.Resources),
@@ -106,9 +106,10 @@ type planEnv struct {
 }
 
 type planNetwork struct {
-	Allow  []planRule  `json:"allow"`
-	Deny   []planRule  `json:"deny"`
-	Limits *planLimits `json:"limits,omitempty"`
+	Capture Capture     `json:"capture"`
+	Allow   []planRule  `json:"allow"`
+	Deny    []planRule  `json:"deny"`
+	Limits  *planLimits `json:"limits,omitempty"`
 }
 
 type planRule struct {

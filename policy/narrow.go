@@ -29,7 +29,7 @@ func (n Narrowing) String() string {
 // mount, a variable of the host, a cache, a credential, another image or agent than the ceiling names. A ceiling
 // without such a section allows nothing of the kind; only image and agent are free when the ceiling is silent.
 // What can be lowered is lowered and reported:
-//   - user, seccomp, workspace.mode and deliver: the stricter of the two; a silent ceiling has its defaults
+//   - user, seccomp, workspace.mode, network.capture and deliver: the stricter of the two; a silent ceiling has its defaults
 //   - resources, limits and rotate: the smaller, where the ceiling sets one
 //   - evidence: the ceiling's sign unless that is none or auto, the longer retain, the ceiling's include if it has one
 //   - hide and protect: both lists; a project's "!pattern" counts only if the ceiling has it too

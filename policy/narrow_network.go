@@ -8,7 +8,10 @@ import (
 
 func (n *narrower) network() {
 	p, c := n.project.Network, n.ceiling.Network
-	out := Network{Deny: slices.Clone(p.Deny), Limits: p.Limits.narrow(c.Limits)}
+	out := Network{
+		Capture: stricter(n, "network.capture", p.Capture, c.Capture, CaptureRequired, CaptureAuto),
+		Deny:    slices.Clone(p.Deny), Limits: p.Limits.narrow(c.Limits),
+	}
 	for _, rule := range c.Deny {
 		if !slices.ContainsFunc(p.Deny, func(r Rule) bool { return r.String() == rule.String() }) {
 			out.Deny = append(out.Deny, rule)

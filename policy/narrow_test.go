@@ -44,6 +44,7 @@ workspace: {mode: bind, hide: ["!.env.test", "!.env", "more/"]}
 mounts: [{source: /opt/sdk/go, target: /go, readonly: false}]
 env: [CI, "A=1"]
 network:
+  capture: auto
   allow: [npm, a.example.org, api.github.com]
   deny: [worse.example.org]
 resources: {memory: 8GiB, pids: 4000, cpus: 0.5}
@@ -61,7 +62,7 @@ credentials:
 	}
 	checkGolden(t, "narrow.golden", []byte(lines.String()))
 
-	if out.User != UserAgent || out.Seccomp != SeccompStrict || out.Workspace.Mode != ModeOverlay || out.Image.Reference != "debian:13" {
+	if out.User != UserAgent || out.Seccomp != SeccompStrict || out.Network.Capture != CaptureRequired || out.Workspace.Mode != ModeOverlay || out.Image.Reference != "debian:13" {
 		t.Errorf("got %s %s %s %v", out.User, out.Seccomp, out.Workspace.Mode, out.Image)
 	}
 	if r := out.Resources; r.Memory != 2*GiB || r.CPUs != 0.5 || r.PIDs != 4000 || FormatDuration(r.Timeout) != "10m" {

@@ -14,6 +14,9 @@ const portForm = `[1-9][0-9]{0,4}`
 
 func networkKind() kind[Network] {
 	return object(
+		key("capture", oneOf(CaptureRequired, CaptureAuto), func(n *Network) *Capture { return &n.Capture },
+			"required (default): an engine where not every dial can be decided and recorded is refused. "+
+				"auto: on such an engine (gVisor, restricted pods) what is not allowed still fails, but dials to addresses and UDP fail unrecorded."),
 		key("allow", list(allowKind(), 500).checked(checkAllowList), func(n *Network) *[]Rule { return &n.Allow },
 			"What may be reached: bundles (npm), hosts (example.org, example.org:8443, *.example.org), or entries with more detail."),
 		key("deny", list(denyKind(), 500), func(n *Network) *[]Rule { return &n.Deny },

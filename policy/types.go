@@ -112,10 +112,20 @@ type EnvVar struct {
 
 // Network holds what may be reached. What no Allow rule matches is refused, and Deny wins over Allow.
 type Network struct {
-	Allow  []Rule
-	Deny   []Rule
-	Limits Limits // of the whole run
+	Capture Capture
+	Allow   []Rule
+	Deny    []Rule
+	Limits  Limits // of the whole run
 }
+
+// Capture says how much of the network an engine has to let the sandbox see.
+type Capture string
+
+// The captures. The empty string is never in a valid policy, and means the first.
+const (
+	CaptureRequired Capture = "required" // every dial is decided and recorded, or the run is refused (the default)
+	CaptureAuto     Capture = "auto"     // where the engine can't: what is not allowed fails all the same, but nobody sees it
+)
 
 // Limits bound the traffic of a run or of one rule; zero means no limit of its own.
 type Limits struct {
@@ -205,6 +215,7 @@ func Default() *Policy {
 			Mode: ModeOverlay,
 			Hide: DefaultHide(),
 		},
+		Network:   Network{Capture: CaptureRequired},
 		Resources: defaultResources(),
 		Evidence:  Evidence{Sign: "auto", Retain: 90 * day},
 	}

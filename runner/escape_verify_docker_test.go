@@ -34,6 +34,7 @@ func TestEscapeRefused(t *testing.T) {
 		{lacks: "the guest's hiding", guest: []string{"hide"}, want: "the guest can be traced by its own user"},
 		{lacks: "both", guest: []string{"guard", "hide"}, want: "the agent reaches the guest: signal, /proc/1/exe"},
 		{lacks: "netfilter rules", guest: []string{"rules"}, want: "outgoing connections aren't captured: a dial to"},
+		{lacks: "the right to capture", engine: engine.Weakened{NoNetAdmin: true}, want: "connections can't be captured: the engine grants no CAP_NET_ADMIN"},
 		{lacks: "the whole capture", guest: []string{"capture"}, want: "outgoing connections aren't captured"},
 		{lacks: "the agent's place in the line of victims", guest: []string{"oom"}, want: "would kill the guest before the agent"},
 		{lacks: "a network namespace", guest: []string{"capture"}, engine: engine.Weakened{HostNetwork: true}, want: "the sandbox is in the host's net namespace", skip: l.otherNetwork(t)},

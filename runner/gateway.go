@@ -192,6 +192,21 @@ func (v *server) connect(ctx context.Context, stream *link.Stream, h link.Header
 // resolve answers for one name.
 func (v *server) resolve(stream *link.Stream, h link.Header) {
 	defer stream.Close()
-	addr, allowed, reason := v.run.gateway.Resolve(h.Name, h.Type)
-	_ = stream.WriteAnswer(link.Answer{Allowed: allowed, Addr: addr, Reason: reason})
+	a := link.Answer{}
+	a.Addr, a.Allowed, a.Reason = v.run.gateway.Resolve(h.Name, h.Type)
+	if v.loopback && a.Addr.IsValid() {
+		a.Ports = firstPorts(v.run.gateway.Ports(h.Name), link.MaxPorts)
+	}
+	_ = stream.WriteAnswer(a)
+}
+
+// firstPorts are at most limit of the ports.
+func firstPorts(ranges []policy.PortRange, limit int) []uint16 {
+	var ports []uint16
+	for _, r := range ranges {
+		for port := int(r.First); port <= int(r.Last) && len(ports) < limit; port++ {
+			ports = append(ports, uint16(port))
+		}
+	}
+	return ports
 }

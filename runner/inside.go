@@ -89,7 +89,13 @@ type InsideLimits struct {
 }
 
 const otherwise = "Everything else is refused at once and recorded: names do not resolve (NXDOMAIN), TCP connections are reset, " +
-	"UDP and ICMP are rejected. To have a host allowed, ask for it to be added to network.allow of .agent-sandbox.yaml."
+	"UDP and ICMP are rejected. " + ask
+
+// otherwiseLoopback is the same where nothing is captured.
+const otherwiseLoopback = "Everything else fails at once: names do not resolve (NXDOMAIN), other ports and all other addresses can't be connected to, " +
+	"not even addresses that the rules allow, and there is no UDP. Names have loopback addresses (127.x). " + ask
+
+const ask = "To have a host allowed, ask for it to be added to network.allow of .agent-sandbox.yaml."
 
 // insidePolicy says what was decided. The policy has its bundles expanded.
 func (r *run) insidePolicy() InsidePolicy {
@@ -106,6 +112,9 @@ func (r *run) insidePolicy() InsidePolicy {
 		Limits: InsideLimits{
 			CPUs: p.Resources.CPUs, MemoryBytes: int64(p.Resources.Memory), Processes: p.Resources.PIDs, TimeoutSeconds: r.timeout().Seconds(),
 		},
+	}
+	if r.fallback != "" {
+		in.Network.Otherwise = otherwiseLoopback
 	}
 	for _, g := range r.grants {
 		in.Credentials = append(in.Credentials, InsideCredential{g.Name, g.Env, g.Hosts, g.Header, g.Rules})
@@ -169,7 +178,7 @@ func (r *run) inside(p *Plan, vars *variables) error {
 	if err := enc.Encode(r.insidePolicy()); err != nil {
 		return err
 	}
-	p.files = []link.File{{Name: insidePolicyFile, Content: text.Bytes()}}
+	p.files, p.trust, p.Files = []link.File{{Name: insidePolicyFile, Content: text.Bytes()}}, nil, nil
 	vars.set(insidePolicyVariable, path.Join(link.FilesDir, insidePolicyFile), "sandbox")
 	if r.authority != nil {
 		var more []link.File

@@ -80,6 +80,8 @@ type NetworkPlan struct {
 	// Skipped is what it names and the bundles did not get.
 	Found   []discover.Found   `json:"found,omitempty"`
 	Skipped []discover.Skipped `json:"skipped,omitempty"`
+	// Fallback is why there is no capture: names lead to loopback addresses that the guest listens on, and all else fails unrecorded.
+	Fallback string `json:"fallback,omitempty"`
 }
 
 // SeccompPlan names the system call filter.
@@ -116,15 +118,11 @@ func (r *run) makePlan() (*Plan, error) {
 		Agent:   Identity{User: string(p.User), UID: ids.UID, GID: ids.GID, Home: engine.Home},
 		Image:   r.image,
 		Engine:  r.engine.Facts(),
-		Network: NetworkPlan{Mode: "none", Capture: true, Found: r.found.Found, Skipped: r.found.Skipped},
 		Seccomp: SeccompPlan{Profile: p.Seccomp},
 		Timeout: Duration(r.timeout()),
 		Grace:   Duration(p.Resources.Grace),
 		Output:  int64(p.Resources.Output),
 		Policy:  PolicyPlan{Path: p.Name(), Digest: p.Digest(), Compiled: p, Ceiling: r.cfg.CeilingDigest},
-	}
-	if err := r.environment(plan); err != nil {
-		return nil, err
 	}
 	plan.Container = engine.Spec{
 		Run: r.id, Image: r.image.ID, Hostname: engine.Hostname, IPv6: plan.Engine.IPv6,
@@ -137,7 +135,14 @@ func (r *run) makePlan() (*Plan, error) {
 		plan.Container.Seccomp = engine.StrictSeccomp()
 		plan.Seccomp.Digest = engine.SeccompDigest(plan.Container.Seccomp)
 	}
-	return plan, nil
+	return plan, r.planNetwork(plan)
+}
+
+// planNetwork decides what depends on whether the network is captured.
+func (r *run) planNetwork(plan *Plan) error {
+	plan.Network = NetworkPlan{Mode: "none", Capture: r.fallback == "", Fallback: r.fallback, Found: r.found.Found, Skipped: r.found.Skipped}
+	plan.Container.Loopback = r.fallback != ""
+	return r.environment(plan)
 }
 
 // tmpfs are the places where the agent may write besides the workspace. Programs may be started from /tmp and HOME:

@@ -13,6 +13,7 @@ import (
 	"github.com/org/agent-sandbox/runner/workspace"
 )
 
+// resolve connects to the engine, and has somebody watch over what the run makes there. After it, leave must be called.
 func (r *run) resolve(ctx context.Context) (err error) {
 	defer r.rec.Phase(event.Resolve)()
 	var beside errgroup.Group
@@ -29,6 +30,7 @@ func (r *run) resolve(ctx context.Context) (err error) {
 	return nil
 }
 
+// watch starts the run's watcher.
 func (r *run) watch() error {
 	if r.cfg.Watcher == nil {
 		return nil
@@ -41,6 +43,8 @@ func (r *run) watch() error {
 	return err
 }
 
+// leave removes what is left of a run that ended with err. Only a run that came to its own end has surely removed all
+// that it made in the engine.
 func (r *run) leave(ctx context.Context, err error) error {
 	err = errors.Join(err, r.closeGateway(), r.discardView(ctx), r.engine.Close())
 	if err != nil || ctx.Err() != nil {
@@ -51,6 +55,7 @@ func (r *run) leave(ctx context.Context, err error) error {
 	return err
 }
 
+// agentIDs chooses the agent's user and group id.
 func (r *run) agentIDs() (workspace.IDs, error) {
 	if r.cfg.Policy.User == policy.UserRoot {
 		r.lower("user", "the policy says user: root: the agent has uid 0, without capabilities", "remove `user: root` from the policy")
@@ -59,6 +64,7 @@ func (r *run) agentIDs() (workspace.IDs, error) {
 	return workspace.AgentIDs(r.cfg.Project, workspace.DefaultIDs())
 }
 
+// prepare does all that can be done before there is a container.
 func (r *run) prepare(ctx context.Context) error {
 	err := r.gather(ctx)
 	if errors.Is(err, engine.ErrChanged) {
@@ -82,6 +88,8 @@ func (r *run) prepare(ctx context.Context) error {
 	return r.mount()
 }
 
+// gather finds the image, makes the plan, delivers the guest and sets the view of the workspace up. The parts don't need
+// each other, and each waits for something else.
 func (r *run) gather(ctx context.Context) error {
 	var beside errgroup.Group
 	beside.Go(func() error { return r.prepareView(ctx) })
@@ -94,6 +102,9 @@ func (r *run) gather(ctx context.Context) error {
 	if err == nil {
 		err = r.cannot()
 	}
+	if err == nil && r.fallback == "" {
+		err = r.knownUncapturable(r.engine.Facts())
+	}
 	if err == nil && imageErr == nil {
 		imageErr = r.deliver(ctx, false)
 	}
@@ -104,6 +115,7 @@ func (r *run) gather(ctx context.Context) error {
 	return errors.Join(imageErr, viewErr)
 }
 
+// planImage finds the image and makes the plan.
 func (r *run) planImage(ctx context.Context) (err error) {
 	if r.image, err = r.engine.Image(ctx, r.cfg.Image); err != nil {
 		return err
@@ -120,6 +132,7 @@ func (r *run) planImage(ctx context.Context) (err error) {
 	return err
 }
 
+// cannot says what the engine lacks for containment. There is no going on without it.
 func (r *run) cannot() error {
 	f := r.engine.Facts()
 	switch {
@@ -134,6 +147,7 @@ func (r *run) cannot() error {
 	return nil
 }
 
+// prepareView sets the view of the workspace up.
 func (r *run) prepareView(ctx context.Context) (err error) {
 	defer r.rec.Phase(event.Workspace)()
 	r.view, err = workspace.Prepare(ctx, r.workspaceConfig())
@@ -144,12 +158,14 @@ func (r *run) prepareView(ctx context.Context) (err error) {
 	return err
 }
 
+// deliver adds the guest to the plan.
 func (r *run) deliver(ctx context.Context, refill bool) (err error) {
 	defer r.watcher.creating()()
 	r.plan.Container.Guest, err = r.engine.Deliver(ctx, r.id, r.image, r.plan.Agent.UID, r.plan.Agent.GID, refill)
 	return err
 }
 
+// mount adds the mounts to the plan.
 func (r *run) mount() error {
 	spec := &r.plan.Container
 	spec.Claim = r.claim() != ""
@@ -163,4 +179,11 @@ func (r *run) mount() error {
 	spec.Mounts = append(spec.Mounts, more...)
 	r.plan.Lowered = r.lowered
 	return nil
+}
+
+// lower puts on record that a protection is less than it should be.
+func (r *run) lower(what, why, mend string) {
+	l := event.Lowered{What: what, Why: why, Mend: mend}
+	r.lowered = append(r.lowered, l)
+	r.rec.Emit(l)
 }

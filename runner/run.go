@@ -116,6 +116,9 @@ type run struct {
 	view    *workspace.View
 	lowered []event.Lowered
 	head    head
+	hidden  bool // the view's hidden files have been seen to
+
+	fallback string // why the network is not captured; empty: it is
 
 	// What goes into the plan, and so has to be there before it.
 	grants    []credential.Grant
@@ -230,16 +233,6 @@ func cancelledBy(ctx context.Context, end *ending, err error) error {
 	return nil
 }
 
-// resolve connects to the engine, and has somebody watch over what the run makes
-// there. After it, leave must be called.
-// watch starts the run's watcher.
-// leave removes what is left of a run that ended with err. Only a run that came to its own end has surely removed all
-// that it made in the engine.
-// agentIDs chooses the agent's user and group id.
-// prepare does all that can be done before there is a container.
-// gather finds the image, makes the plan, delivers the guest and sets the view of the workspace up. The parts don't need
-// each other, and each waits for something else.
-// planImage finds the image and makes the plan.
 // started is the run's first event.
 func (r *run) started() event.RunStarted {
 	p := r.cfg.Policy
@@ -262,14 +255,4 @@ func (r *run) planned() event.RunPlanned {
 		Engine: event.Engine{Version: f.Version, API: f.API, Kernel: f.Kernel, Runtime: f.Runtime, Platform: "linux/" + f.Arch, Cgroup: cgroup},
 		Mode:   string(r.view.Mode),
 	}
-}
-
-// cannot says what the engine lacks for containment. There is no going on without it.
-// prepareView sets the view of the workspace up.
-// deliver adds the guest to the plan.
-// mount adds the mounts to the plan.
-func (r *run) lower(what, why, mend string) {
-	l := event.Lowered{What: what, Why: why, Mend: mend}
-	r.lowered = append(r.lowered, l)
-	r.rec.Emit(l)
 }

@@ -45,6 +45,9 @@ func (r *run) launch(ctx context.Context) (*sandbox, error) {
 		// Somebody pruned the guest's volume since we last used it.
 		box, err = r.start(ctx, true)
 	}
+	if why := uncaptured(err); why != "" && r.plan.Network.Capture && ctx.Err() == nil {
+		box, err = r.startUncaptured(ctx, why)
+	}
 	if here := r.plan.Engine.Arch; err != nil && ctx.Err() == nil && r.image.Arch != here {
 		return nil, &RefusedError{
 			Reason: fmt.Sprintf("the image is for %s and the engine for %s, which can't run it: %s", r.image.Arch, here, event.Printable(err.Error())),
@@ -65,7 +68,8 @@ func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) 
 	// Finding hidden files takes as long as the project is large, writing the plan as long as the disk is slow. Both
 	// must be done when the container starts, not when it is created.
 	var beside errgroup.Group
-	if !refill {
+	if !r.hidden {
+		r.hidden = true // what fails ends the run
 		beside.Go(func() error {
 			_, err := r.view.Hide(ctx)
 			return err
@@ -157,7 +161,7 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	err := link.WriteFrame(b.control, link.Frame{Start: &link.Start{
 		Version: link.Version, Argv: p.Argv, Env: p.environ(), Dir: p.Dir, Claim: b.run.claim(),
 		UID: p.Agent.UID, GID: p.Agent.GID, TTY: p.TTY, Size: b.run.cfg.Size,
-		Files: p.files, Trust: p.trust,
+		Files: p.files, Trust: p.trust, Loopback: p.resolver(),
 	}})
 	if err != nil {
 		return fmt.Errorf("instruct the guest: %w", err)
@@ -165,6 +169,9 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	go b.readFrames()
 	m, err := b.measurement(ctx)
 	if err != nil {
+		return err
+	}
+	if err := b.run.insteadOf(m); err != nil {
 		return err
 	}
 	b.run.rec.Emit(measured(m))
@@ -190,6 +197,8 @@ func (b *sandbox) measurement(ctx context.Context) (*link.Measurement, error) {
 			switch {
 			case !ok:
 				return nil, b.died("while it set the sandbox up")
+			case f.Failure != nil && f.Failure.Step == link.StepNetwork && b.run.plan.Network.Capture:
+				return nil, &uncapturedError{event.Printable(f.Failure.Reason)}
 			case f.Failure != nil:
 				return nil, &RefusedError{
 					Reason: fmt.Sprintf("the sandbox can't be put up: %s: %s", event.Printable(f.Failure.Step), event.Printable(f.Failure.Reason)),

@@ -15,14 +15,15 @@ import (
 // server answers the streams that the guest opens. All of it is untrusted: a stream that says something unexpected
 // is closed, and a second one of a kind that there is once is refused.
 type server struct {
-	run     *run
-	session *link.Session
-	control chan *link.Stream
-	outputs sync.WaitGroup
-	streams sync.WaitGroup
-	slots   chan struct{}
-	logs    *budget
-	resets  link.Resets
+	run      *run
+	loopback bool // names are answered with addresses to listen on
+	session  *link.Session
+	control  chan *link.Stream
+	outputs  sync.WaitGroup
+	streams  sync.WaitGroup
+	slots    chan struct{}
+	logs     *budget
+	resets   link.Resets
 
 	mu   sync.Mutex // guards what follows
 	seen map[link.Purpose]bool
@@ -32,7 +33,7 @@ type server struct {
 
 func newServer(r *run, s *link.Session) *server {
 	v := &server{
-		run: r, session: s, control: make(chan *link.Stream, 1),
+		run: r, loopback: r.plan.Network.Fallback != "", session: s, control: make(chan *link.Stream, 1),
 		slots: make(chan struct{}, link.MaxStreams), logs: &budget{left: r.plan.Output}, seen: map[link.Purpose]bool{},
 	}
 	// Both outputs count from the start, so that waiting for them can't begin before they do.

@@ -51,7 +51,7 @@ func verify(p *Plan, m *link.Measurement, own map[string]string) error {
 	for _, name := range m.Interfaces {
 		check(name == "lo" || slices.Contains(fallbackInterfaces(), name), "there is a network interface %q", name)
 	}
-	check(m.Network.Capture, "outgoing connections aren't captured: %s", strings.Join(m.Network.Reasons, ", "))
+	checkNetwork(check, p, m.Network)
 	check(p.trust == nil || m.Trust != nil && m.Trust.Certificates > 0, "the run's certificate is not trusted inside")
 	checkIsolation(check, p, m.Isolation)
 	checkLimits(check, p.Container.Limits, m.Cgroup)
@@ -63,6 +63,16 @@ func verify(p *Plan, m *link.Measurement, own map[string]string) error {
 		Reason: "the sandbox is not what was planned: " + event.Printable(strings.Join(wrong, "; ")),
 		Hint:   "the agent was not started; `agent-sandbox doctor` says what this engine lacks",
 	}
+}
+
+// checkNetwork is about what becomes of dials. A plan without a fallback wants the capture.
+func checkNetwork(check checker, p *Plan, n link.Network) {
+	why := strings.Join(n.Reasons, ", ")
+	if p.Network.Fallback == "" {
+		check(n.Capture, "outgoing connections aren't captured: %s", why)
+		return
+	}
+	check(n.Listeners && !n.Capture, "names don't lead to listeners, or not everything else fails: %s", why)
 }
 
 // checkIsolation looks at what the agent's process could do when it tried.
@@ -183,8 +193,10 @@ func measured(m *link.Measurement) event.GuestMeasured {
 	return event.GuestMeasured{
 		Agent: event.Process(m.Agent), Guest: event.Process(m.Guest), Namespaces: m.Namespaces,
 		Mounts: len(m.Mounts), MountsDigest: hex.EncodeToString(sum[:]), Interfaces: m.Interfaces,
-		Cgroup:    event.CgroupLimits(m.Cgroup),
-		Network:   event.Capture{TCP: m.Network.Capture, IPv6: m.Network.IPv6, Datagrams: m.Network.Datagrams, Reasons: m.Network.Reasons},
+		Cgroup: event.CgroupLimits(m.Cgroup),
+		Network: event.Capture{
+			TCP: m.Network.Capture, Listeners: m.Network.Listeners, IPv6: m.Network.IPv6, Datagrams: m.Network.Datagrams, Reasons: m.Network.Reasons,
+		},
 		Isolation: event.Isolation(m.Isolation), Trust: (*event.Trust)(m.Trust), Kernel: m.Kernel,
 	}
 }

@@ -83,7 +83,10 @@ func host() map[string]string {
 
 func TestVerifyAccepts(t *testing.T) {
 	for name, alter := range map[string]func(*Plan, *link.Measurement){
-		"as planned":                  func(*Plan, *link.Measurement) {},
+		"as planned": func(*Plan, *link.Measurement) {},
+		"the fallback without capture": func(p *Plan, m *link.Measurement) {
+			p.Network.Fallback, m.Network = "no CAP_NET_ADMIN", link.Network{Listeners: true}
+		},
 		"limits that can't be seen":   func(_ *Plan, m *link.Measurement) { m.Cgroup = link.Limits{} },
 		"no supplementary group":      func(_ *Plan, m *link.Measurement) { m.Agent.Groups = nil },
 		"no interface but loopback":   func(_ *Plan, m *link.Measurement) { m.Interfaces = []string{"lo"} },
@@ -150,9 +153,16 @@ func TestVerifyRefuses(t *testing.T) {
 
 func otherDeviations() map[string]deviation {
 	return map[string]deviation{
-		"another group":        {func(_ *Plan, m *link.Measurement) { m.Agent.Groups = []int{1000, 999} }, "group 999"},
-		"an interface":         {func(_ *Plan, m *link.Measurement) { m.Interfaces = append(m.Interfaces, "eth0") }, `"eth0"`},
-		"no capture":           {func(_ *Plan, m *link.Measurement) { m.Network.Capture = false }, "captured"},
+		"another group":     {func(_ *Plan, m *link.Measurement) { m.Agent.Groups = []int{1000, 999} }, "group 999"},
+		"an interface":      {func(_ *Plan, m *link.Measurement) { m.Interfaces = append(m.Interfaces, "eth0") }, `"eth0"`},
+		"no capture":        {func(_ *Plan, m *link.Measurement) { m.Network.Capture = false }, "captured"},
+		"listeners instead": {func(_ *Plan, m *link.Measurement) { m.Network = link.Network{Listeners: true} }, "captured"},
+		"no listeners": {func(p *Plan, m *link.Measurement) {
+			p.Network.Fallback, m.Network = "no CAP_NET_ADMIN", link.Network{Reasons: []string{"port 53"}}
+		}, "listeners, or not everything else fails: port 53"},
+		"a capture that nobody counts on": {func(p *Plan, m *link.Measurement) {
+			p.Network.Fallback, m.Network = "no CAP_NET_ADMIN", link.Network{Listeners: true, Capture: true}
+		}, "listeners"},
 		"a way to the guest":   {func(_ *Plan, m *link.Measurement) { m.Isolation.Reach = []string{"signal"} }, "signal"},
 		"a traceable guest":    {func(_ *Plan, m *link.Measurement) { m.Isolation.GuestDumpable = true }, "traced"},
 		"a writable kernel":    {func(_ *Plan, m *link.Measurement) { m.Isolation.Exposed = []string{"/proc/sysrq"} }, "/proc/sysrq"},

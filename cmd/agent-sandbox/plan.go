@@ -19,7 +19,11 @@ func printPlan(out io.Writer, p *runner.Plan) error {
 	row("project", "%s as %s (%s)", p.Project, p.Workspace.Target, p.Workspace.Mode)
 	row("image", "%s (%s)", p.Image.Reference, p.Image.ID)
 	row("agent", "%s, uid %d, gid %d, no capabilities", p.Agent.User, p.Agent.UID, p.Agent.GID)
-	row("network", "no interface; the policy decides every dial, and each is recorded")
+	if p.Network.Capture {
+		row("network", "no interface; the policy decides every dial, and each is recorded")
+	} else {
+		row("network", "no interface; allowed names lead to listeners, all else fails unrecorded")
+	}
 	row("seccomp", "%s", p.Seccomp.Profile)
 	l := p.Container.Limits
 	row("limits", "%s memory, %g CPUs, %d processes, %s", engine.ByteSize(l.Memory), l.CPUs, l.PIDs, time.Duration(p.Timeout))

@@ -209,7 +209,11 @@ func (p *page) measured(m *event.GuestMeasured) {
 	p.section("Measured inside, before the command started")
 	p.row("agent", "uid %d, gid %d, effective capabilities %s, bounding set %s", m.Agent.UID[1], m.Agent.GID[1], m.Agent.CapEff, m.Agent.CapBnd)
 	p.row("filter", "no_new_privs %v, seccomp %s", m.Agent.NoNewPrivs, [...]string{"off", "strict", "filter"}[min(max(m.Agent.Seccomp, 0), 2)])
-	p.row("network", "interfaces %s; TCP captured %v, IPv6 %v, datagrams reported %v", strings.Join(m.Interfaces, " "), m.Network.TCP, m.Network.IPv6, m.Network.Datagrams)
+	if m.Network.Listeners {
+		p.row("network", "interfaces %s; not captured: allowed names lead to listeners, all else fails unrecorded", strings.Join(m.Interfaces, " "))
+	} else {
+		p.row("network", "interfaces %s; TCP captured %v, IPv6 %v, datagrams reported %v", strings.Join(m.Interfaces, " "), m.Network.TCP, m.Network.IPv6, m.Network.Datagrams)
+	}
 	p.row("cgroup", "version %d, memory %s, processes %s", m.Cgroup.Version, limitText(m.Cgroup.MemoryBytes, engine.ByteSize),
 		limitText(m.Cgroup.PIDs, func(n int64) string { return fmt.Sprint(n) }))
 	p.row("mounts", "%d", m.Mounts)

@@ -21,6 +21,9 @@ const maxNames = 1 << 16
 // addresses that end in 0 and 255, which some programs take for a network's own.
 var synthetic = netip.MustParsePrefix("28.4.0.0/15")
 
+// loopback is the range that names get their addresses from where nothing else can be listened on: see [Gateway.UseLoopback].
+var loopback = netip.MustParsePrefix("127.64.0.0/15")
+
 // names gives each name an address of its own for the life of the run.
 type names struct {
 	literal map[netip.Addr]bool // addresses that the policy itself names: never a name's
@@ -41,6 +44,13 @@ func newNames(p *policy.Policy) *names {
 		n.literal[rule.To.Host.Addr()] = true
 	}
 	return n
+}
+
+// from makes names get their addresses from another range.
+func (n *names) from(p netip.Prefix) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.next = p.Addr()
 }
 
 // address is the name's; it is false when there are too many names.
@@ -76,6 +86,12 @@ func (n *names) name(addr netip.Addr) string {
 
 // maxNameBytes is the longest name (RFC 1035, section 2.3.4), with the dot at its end.
 const maxNameBytes = 254
+
+// UseLoopback gives names loopback addresses, for a sandbox that has no others. It is for before the first name is resolved.
+func (g *Gateway) UseLoopback() { g.names.from(loopback) }
+
+// Ports are those on which the policy may allow connections to a name.
+func (g *Gateway) Ports(name string) []policy.PortRange { return g.policy.Ports(name) }
 
 // parseName reads a name or address that the client sent, into its one spelling.
 func parseName(s string) (policy.Host, error) {

@@ -137,3 +137,17 @@ func FuzzResolve(f *testing.F) {
 func decide(g *Gateway, host string, port uint16) policy.Verdict {
 	return g.policy.Decide(policy.Request{Host: host, Port: port})
 }
+
+// TestUseLoopback: every name has a loopback address of its own, and none that a service of the host or the resolver has.
+func TestUseLoopback(t *testing.T) {
+	g, _ := newGateway(t, mustPolicy(t, "  allow: [\"*.example.com\"]\n"))
+	g.UseLoopback()
+	seen := map[netip.Addr]bool{}
+	for i := range maxNames {
+		addr, ok, reason := g.Resolve(fmt.Sprintf("n%d.example.com", i), "A")
+		if !ok || !loopback.Contains(addr) || seen[addr] {
+			t.Fatalf("n%d: %v, %v, %s; given before: %v", i, addr, ok, reason, seen[addr])
+		}
+		seen[addr] = true
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,6 +66,8 @@ type Spec struct {
 	// IPv6 switches it on, so that the guest sees dials to IPv6 addresses as well. The engine leaves it off in a
 	// container without a network.
 	IPv6 bool `json:"ipv6"`
+	// Loopback: the guest gets no right to change the network, and listens on loopback addresses instead.
+	Loopback bool `json:"loopback,omitempty"`
 	// Claim: the guest gives a directory to the agent before it starts.
 	Claim bool `json:"claim"`
 
@@ -74,11 +77,29 @@ type Spec struct {
 // capabilities are what the guest needs to capture the network and to become the agent. It drops all of them, and the
 // right to regain any, before the agent exists.
 func (s Spec) capabilities() []string {
-	all := []string{"NET_ADMIN", "SETGID", "SETPCAP", "SETUID"}
+	all := []string{"SETGID", "SETPCAP", "SETUID"}
+	if !s.Loopback {
+		all = append(all, "NET_ADMIN")
+	}
 	if s.Claim {
 		all = append(all, "CHOWN")
 	}
 	return all
+}
+
+// LoopbackResolver is the resolver's address in a sandbox without the right to change its network.
+const LoopbackResolver = "127.0.0.53"
+
+// sysctls are settings of the sandbox's own network.
+func (s Spec) sysctls() map[string]string {
+	switch {
+	case s.Loopback:
+		// The guest opens listeners when it has no capability any more.
+		return map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}
+	case s.IPv6:
+		return map[string]string{"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.lo.disable_ipv6": "0"}
+	}
+	return nil
 }
 
 // Container is a created container.
@@ -98,7 +119,7 @@ func (e *Engine) Create(ctx context.Context, s Spec) (*Container, error) {
 	cfg, host := s.config()
 	resp, err := e.api.ContainerCreate(ctx, cfg, host, &network.NetworkingConfig{}, nil, "agent-sandbox-"+s.Run)
 	if err != nil {
-		return nil, guestError("create container", err)
+		return nil, explain("create container", err)
 	}
 	return &Container{engine: e, ID: resp.ID}, nil
 }
@@ -153,13 +174,11 @@ func (s Spec) config() (*container.Config, *container.HostConfig) {
 			Ulimits: []*container.Ulimit{{Name: "core", Soft: 0, Hard: 0}},
 		},
 	}
-	if s.IPv6 {
-		host.Sysctls = map[string]string{"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.lo.disable_ipv6": "0"}
-	}
+	host.Sysctls = s.sysctls()
 	for _, t := range s.Tmpfs {
 		host.Tmpfs[t.Target] = t.options()
 	}
-	host.Mounts = append(host.Mounts, s.Guest.mounts()...)
+	host.Mounts = append(host.Mounts, s.Guest.mounts(s.Loopback)...)
 	for _, m := range s.Mounts {
 		host.Mounts = append(host.Mounts, m.config(s.Run))
 	}
@@ -221,7 +240,7 @@ func (e *Engine) CreateHelper(ctx context.Context, h Helper) (*Container, error)
 			AutoRemove: true, NetworkMode: "none", ReadonlyRootfs: true, LogConfig: container.LogConfig{Type: "none"},
 			CapDrop: []string{"ALL"}, CapAdd: h.Capabilities, SecurityOpt: []string{"no-new-privileges"},
 			Resources: container.Resources{Memory: 256 << 20, MemorySwap: 256 << 20, PidsLimit: &pids},
-			Mounts:    append(h.Guest.mounts(), h.Dir.config(h.Run)),
+			Mounts:    append(h.Guest.mounts(false), h.Dir.config(h.Run)),
 		}, &network.NetworkingConfig{}, nil, "")
 	if err != nil {
 		return nil, fmt.Errorf("create helper: %w", err)
@@ -252,7 +271,7 @@ func (a *attached) Close() error                { return a.conn.Close() }
 // Start starts the container's guest. The error wraps ErrGuestMissing if it is about the guest's files.
 func (c *Container) Start(ctx context.Context) error {
 	if err := c.engine.api.ContainerStart(ctx, c.ID, container.StartOptions{}); err != nil {
-		return guestError("start container", err)
+		return explain("start container", err)
 	}
 	return nil
 }
@@ -260,10 +279,20 @@ func (c *Container) Start(ctx context.Context) error {
 // ErrGuestMissing tells that the guest's files may not be in the engine any more: somebody pruned its volume.
 var ErrGuestMissing = errors.New("the guest can't be used")
 
-// guestError tells the failures of the guest's files from others. There is no code for that in an engine's answer.
-func guestError(doing string, err error) error {
-	if strings.Contains(err.Error(), GuestMount) || strings.Contains(err.Error(), guestVolume) {
+// ErrNoAdmin tells that the engine refuses to let a container change its own network.
+var ErrNoAdmin = errors.New("the engine grants no CAP_NET_ADMIN")
+
+// explain tells the failures of the guest's files, and of the right that it needs, from others. There is no code for
+// either in an engine's answer.
+func explain(doing string, err error) error {
+	says := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(err.Error(), w) })
+	}
+	switch {
+	case says(GuestMount, guestVolume):
 		return fmt.Errorf("%s: %w: %w", doing, ErrGuestMissing, err)
+	case says("NET_ADMIN", "apply caps"): // the second are runc's words
+		return fmt.Errorf("%s: %w: %w", doing, ErrNoAdmin, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }

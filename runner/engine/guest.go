@@ -59,20 +59,27 @@ const (
 	hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t" + Hostname + "\n"
 	// The capture answers whoever is asked. The address is one of the documentation ranges (RFC 5737).
 	resolvConf = "nameserver 192.0.2.53\n"
+	// Without the capture the guest listens there.
+	loopbackConf = "nameserver " + LoopbackResolver + "\n"
 )
 
 // mounts are the guest's own directory and the identity and network files in the places where programs look for them.
-func (g Guest) mounts() []mount.Mount {
-	file := func(name string) mount.Mount {
+func (g Guest) mounts(loopback bool) []mount.Mount {
+	named := func(name, target string) mount.Mount {
 		// Without a propagation: for a source in its own directory the engine insists on choosing.
-		return mount.Mount{Type: mount.TypeBind, Source: path.Join(g.Dir, name), Target: "/etc/" + name, ReadOnly: true}
+		return mount.Mount{Type: mount.TypeBind, Source: path.Join(g.Dir, name), Target: "/etc/" + target, ReadOnly: true}
+	}
+	file := func(name string) mount.Mount { return named(name, name) }
+	resolver := "resolv.conf"
+	if loopback {
+		resolver = "resolv.conf.loopback"
 	}
 	return []mount.Mount{
 		{
 			Type: mount.TypeVolume, Source: g.Volume, Target: GuestMount, ReadOnly: true,
 			VolumeOptions: &mount.VolumeOptions{NoCopy: true},
 		},
-		file("passwd"), file("group"), file("hosts"), file("hostname"), file("resolv.conf"),
+		file("passwd"), file("group"), file("hosts"), file("hostname"), named(resolver, "resolv.conf"),
 	}
 }
 
@@ -94,6 +101,7 @@ func (e *Engine) Deliver(ctx context.Context, run string, img Image, uid, gid in
 		{"hosts", 0o444, []byte(hosts)},
 		{"hostname", 0o444, []byte(Hostname + "\n")},
 		{"resolv.conf", 0o444, []byte(resolvConf)},
+		{"resolv.conf.loopback", 0o444, []byte(loopbackConf)},
 		{filled, 0o444, nil}, // the last: where it is, the others are whole
 	}
 	// The record goes by the guest as this program carries it: unpacking it costs more than all the rest.

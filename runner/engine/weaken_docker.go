@@ -15,6 +15,7 @@ type Weakened struct {
 	Unconfined    bool     // no system call filter
 	EngineFilter  bool     // the engine's filter instead of ours
 	Capabilities  bool     // every capability
+	NoNetAdmin    bool     // the right to change the sandbox's network: an engine that does not grant it
 	NewPrivileges bool     // programs may gain privileges
 	WritableRoot  bool     // the image's files can be written to
 	SystemPaths   bool     // nothing of /proc and /sys is masked or read-only
@@ -40,6 +41,9 @@ func (w Weakened) apply(cfg *container.Config, host *container.HostConfig) {
 	}
 	if w.Capabilities {
 		host.CapDrop, host.CapAdd = nil, everyCapability()
+	}
+	if w.NoNetAdmin {
+		host.CapAdd = without(host.CapAdd, "NET_ADMIN")
 	}
 	if w.NewPrivileges {
 		host.SecurityOpt = without(host.SecurityOpt, "no-new-privileges")

@@ -172,6 +172,8 @@ type Capture struct {
 	IPv6      bool     `json:"ipv6"`      // the same for IPv6
 	Datagrams bool     `json:"datagrams"` // refused UDP and ICMP packets are reported
 	Reasons   []string `json:"reasons"`   // why a part is missing
+	// Listeners: instead of the capture, names lead to loopback addresses that the guest listens on, and a dial elsewhere failed.
+	Listeners bool `json:"listeners,omitempty"`
 }
 
 // AgentStarted says that the task runs ("agent.started"). Its output may follow at once.

@@ -27,7 +27,7 @@ var (
 func (c *capture) check() error {
 	elsewhere := []netip.AddrPort{elsewhereIPv4, elsewhereIPv6}
 	for i := range c.relay {
-		if err := checkRelay(c.relay[i].(*net.TCPListener), elsewhere[i]); err != nil {
+		if err := checkRelay(c.relay[i].(*net.TCPListener), elsewhere[i], originalDestination); err != nil {
 			return fmt.Errorf("a dial to %s does not arrive at the relay: %w", elsewhere[i], err)
 		}
 		question := netip.AddrPortFrom(elsewhere[i].Addr(), 53)
@@ -44,7 +44,7 @@ func (c *capture) check() error {
 	return nil
 }
 
-func checkRelay(l *net.TCPListener, to netip.AddrPort) error {
+func checkRelay(l *net.TCPListener, to netip.AddrPort, dialled whereTo) error {
 	out, err := dialUntil(to, time.Now().Add(checkTimeout))
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func checkRelay(l *net.TCPListener, to netip.AddrPort) error {
 		if err != nil {
 			return err
 		}
-		got, err := originalDestination(in)
+		got, err := dialled(in)
 		_ = in.Close()
 		if err != nil {
 			return err

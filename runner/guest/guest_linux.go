@@ -70,19 +70,30 @@ func (e *stepError) Unwrap() error { return e.err }
 
 func (g *guest) run() error {
 	// The network needs nothing from the runner, so set it up while the runner still waits for our first bytes.
-	net, err := newCapture()
-	if err != nil {
-		return &stepError{"network", err}
-	}
+	net, uncaptured := newCapture()
 	start, err := g.receiveStart()
 	if err != nil {
 		return &stepError{"start", err}
+	}
+	if err := asTold(start, uncaptured); err != nil {
+		return &stepError{link.StepNetwork, err}
 	}
 	a, err := g.prepare(start, net)
 	if err != nil {
 		return err
 	}
 	return g.supervise(a, start.TTY)
+}
+
+// asTold is why the network is not what the runner believes.
+func asTold(start *link.Start, uncaptured error) error {
+	switch {
+	case !start.Loopback.IsValid():
+		return uncaptured
+	case !errors.Is(uncaptured, errNoAdmin):
+		return errors.New("the engine grants CAP_NET_ADMIN, which was not asked for")
+	}
+	return nil
 }
 
 func (g *guest) receiveStart() (*link.Start, error) {
@@ -127,6 +138,11 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 		return nil, &stepError{"files", err}
 	}
 	spareThreads() // now: each change of rights is made in every thread
+	if start.Loopback.IsValid() {
+		if net, err = newLoopback(start.Loopback); err != nil {
+			return nil, &stepError{link.StepNetwork, err}
+		}
+	}
 	g.serveNetwork(net)
 	o := order{Argv: start.Argv, Env: start.Env, Dir: start.Dir, UID: start.UID, GID: start.GID}
 	a, measured, err := startAgent(o, start.TTY, start.Size)
@@ -149,10 +165,15 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 
 func (g *guest) serveNetwork(net *capture) {
 	g.relay = newRelay(g.session, g.send)
+	lookup := askRunner(g.session, nil)
+	if net.state.Listeners {
+		g.relay.dialled = listenerAddress
+		lookup = askRunner(g.session, newOpenings(g.relay).listen)
+	}
 	for _, l := range net.relay {
 		g.relay.start(l)
 	}
-	g.resolver = newResolver(askRunner(g.session), newLocalNames(net.state.IPv6))
+	g.resolver = newResolver(lookup, newLocalNames(net.state.IPv6))
 	for _, c := range net.dns {
 		g.resolver.start(context.Background(), c)
 	}

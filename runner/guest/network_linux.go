@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -27,7 +28,7 @@ var (
 const nflogGroup = 5
 
 // capture is the guest's hold on the sandbox's network: every TCP dial ends at its relay, every DNS question at its
-// resolver, and every other packet is refused and reported.
+// resolver, and every other packet is refused and reported. Without the right to change the network it is less: see newLoopback.
 type capture struct {
 	relay   []net.Listener   // 127.0.0.1 and, with IPv6, ::1; the same port
 	dns     []net.PacketConn // likewise
@@ -40,6 +41,9 @@ func newCapture() (*capture, error) {
 	c := &capture{}
 	if skip("capture") {
 		return c, nil
+	}
+	if admin, err := mayAdminister(); err != nil || !admin {
+		return nil, cmp.Or(err, errNoAdmin)
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {

@@ -29,32 +29,48 @@ const (
 type relay struct {
 	session *link.Session
 	send    func(link.Frame) error
+	dialled whereTo
 	resets  link.Resets
 	slots   chan struct{}
 	open    sync.WaitGroup
 	asking  sync.WaitGroup // connections that the runner has not answered
 
 	ender
-	listening sync.WaitGroup
+	listening sync.WaitGroup // Add only with starting held and finished false
+
+	starting  sync.Mutex // guards what follows
+	finished  bool
 	listeners []*net.TCPListener
 }
 
+// whereTo tells where the agent dialled with a connection that arrived at the relay.
+type whereTo func(*net.TCPConn) (netip.AddrPort, error)
+
 func newRelay(s *link.Session, send func(link.Frame) error) *relay {
-	return &relay{session: s, send: send, slots: make(chan struct{}, maxConnections)}
+	return &relay{session: s, send: send, dialled: originalDestination, slots: make(chan struct{}, maxConnections)}
 }
 
 // start serves a listener of TCP until it is closed, or finish has been called.
 func (r *relay) start(l net.Listener) {
 	tcp := l.(*net.TCPListener)
+	r.starting.Lock()
+	defer r.starting.Unlock()
+	if r.finished {
+		_ = tcp.Close() // nobody is left to dial
+		return
+	}
 	r.listeners = append(r.listeners, tcp)
 	r.listening.Go(func() { r.serve(tcp) })
 }
 
 // finish asks the runner about the connections that are still to be accepted, and then accepts no more.
 func (r *relay) finish() {
+	r.starting.Lock()
+	r.finished = true
 	for _, l := range r.listeners {
 		r.end(l.SetDeadline)
 	}
+	r.starting.Unlock()
 	r.listening.Wait()
 	waitFor(&r.asking)
 }
@@ -100,7 +116,7 @@ func (r *relay) handle(conn *net.TCPConn) {
 
 // ask opens a stream for conn and waits for the runner's yes.
 func (r *relay) ask(conn *net.TCPConn) (*relayed, error) {
-	addr, err := originalDestination(conn)
+	addr, err := r.dialled(conn)
 	if err != nil {
 		return nil, err
 	}

@@ -173,8 +173,8 @@ func authority() dnsmessage.Resource {
 	}
 }
 
-// askRunner is the lookup over the link.
-func askRunner(s *link.Session) lookup {
+// askRunner is the lookup over the link. An address is opened before anybody learns it; open is nil if there is no need.
+func askRunner(s *link.Session, open func(netip.Addr, []uint16) error) lookup {
 	return func(ctx context.Context, name, recordType string) (netip.Addr, bool, error) {
 		stream, err := s.Open(link.Header{Purpose: link.Resolve, Name: name, Type: recordType})
 		if err != nil {
@@ -187,6 +187,9 @@ func askRunner(s *link.Session) lookup {
 			}
 		}
 		answer, err := stream.ReadAnswer()
+		if err == nil && open != nil && answer.Addr.IsValid() {
+			err = open(answer.Addr, answer.Ports)
+		}
 		return answer.Addr, answer.Allowed, err
 	}
 }

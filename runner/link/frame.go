@@ -11,7 +11,7 @@ import (
 )
 
 // Version is the number of this protocol. Runner and guest must agree on it exactly: they ship together.
-const Version = 2
+const Version = 3
 
 // MaxFrame bounds one frame in bytes. A whole process environment (the kernel's limit for one argument is
 // 128 KiB) fits; a hostile peer cannot make the other side allocate more.
@@ -46,6 +46,9 @@ type Start struct {
 	GID   int    `json:"gid"`
 	TTY   bool   `json:"tty,omitempty"`
 	Size  Size   `json:"size,omitzero"`
+	// Loopback is where the resolver listens if the engine gives no right to change the network; zero if it does. The guest
+	// then listens on the addresses and ports that names are answered with, too.
+	Loopback netip.AddrPort `json:"loopback,omitzero"`
 	// Files and Trust are what the sandbox has in FilesDir.
 	Files []File `json:"files,omitempty"`
 	Trust *Trust `json:"trust,omitempty"`
@@ -89,6 +92,9 @@ type Exit struct {
 	PeakMemory int64 `json:"peak_memory"`
 	CPUMicros  int64 `json:"cpu_micros"`
 }
+
+// StepNetwork is the step of a Failure that is about the network.
+const StepNetwork = "network"
 
 // Failure says which step of putting up the sandbox failed, and why.
 type Failure struct {

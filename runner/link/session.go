@@ -42,6 +42,8 @@ type Answer struct {
 	Reason  string `json:"reason,omitempty"`
 	// Addr is the synthetic address of an allowed name.
 	Addr netip.Addr `json:"addr,omitzero"`
+	// Ports are those on which connections to Addr are relayed, where not all are: see Start.Loopback.
+	Ports []uint16 `json:"ports,omitempty"`
 }
 
 // Arguments that tell the guest program to be something else than process 1.
@@ -63,6 +65,8 @@ const (
 	headerTimeout = 10 * time.Second
 	// backlog is how many streams may wait to be accepted.
 	backlog = 256
+	// MaxPorts bounds the ports of one name in an Answer.
+	MaxPorts = 32
 	// MaxStreams is how many streams a guest has a use for at once. Each may hold what the multiplexer lets a peer send
 	// before it is read, 256 KiB.
 	MaxStreams = 5000
