@@ -48,6 +48,10 @@ func (r *run) openGateway() error {
 	if len(problems) > 0 {
 		return refusedBy(problems)
 	}
+	if r.cfg.Learn {
+		expanded = expanded.AllowPublic()
+		r.lower("network", "everything public may be reached while the policy is learned", "use `agent-sandbox run`")
+	}
 	cfg := egress.Config{Policy: expanded, Proxy: r.cfg.Proxy, CAs: r.cfg.CAs, Recorder: recorder{r}}
 	for _, g := range r.grants {
 		cfg.Credentials = append(cfg.Credentials, egress.Credential{

@@ -41,6 +41,7 @@ type Config struct {
 
 	Policy        *policy.Policy // required; policy.Default() if there is no file
 	CeilingDigest string         // digest of the organisation's policy, if any
+	Learn         bool           // everything public may be reached, for a policy to be learned from; recorded as lowered
 
 	Engine engine.Config
 	Store  *runs.Store // where the record goes; required

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -218,5 +219,36 @@ func TestNetworkCAFile(t *testing.T) {
 	u.write("ca.pem", "nothing", 0o644)
 	if r := u.run("--ca-file", "ca.pem", "--", "true"); r.code != exitUsage || !strings.Contains(r.stderr, "ca.pem has no certificate") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestPolicyLearnCommand: everything public is allowed while the command runs, and nothing else; what it tried to reach is
+// proposed, whether or not this machine's network has it.
+func TestPolicyLearnCommand(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	u.policy("network: {allow: [kept.example.org], deny: [denied.example.com]} # a comment\n")
+	r := u.finish(u.command("policy", "learn", "--image", testImage(), "--", "sh", "-c", `
+		for host in shop.example.com kept.example.org denied.example.com; do curl -sS -o /dev/null --max-time 20 https://$host/; done
+		curl -sS -o /dev/null http://192.168.7.7:8080/; echo output; exit 3`))
+	u.wantCode(r, 3)
+	if !strings.Contains(r.stdout, "+") || !strings.Contains(r.stdout, "shop.example.com") || strings.Contains(r.stdout, "output") {
+		t.Errorf("the answer is %q", r.stdout)
+	}
+	for _, not := range []string{"denied.example.com\"", "192.168.7.7"} {
+		if added := strings.Split(r.stdout, "\n"); slices.ContainsFunc(added, func(line string) bool {
+			return strings.HasPrefix(line, "+") && strings.Contains(line, "- ") && strings.Contains(line, not)
+		}) {
+			t.Errorf("%s is proposed: %s", not, r.stdout)
+		}
+	}
+	s := u.wantOutcome(event.Failure, 3)
+	if !slices.ContainsFunc(s.Lowered, func(l event.Lowered) bool { return l.What == "network" && strings.Contains(l.Why, "everything public") }) {
+		t.Errorf("recorded as lowered: %+v", s.Lowered)
+	}
+	for _, host := range []string{"denied.example.com", "192.168.7.7"} {
+		if !slices.ContainsFunc(s.Refused, func(r event.Refusal) bool { return r.Name == host || r.Address == host }) {
+			t.Errorf("%s was not refused: %+v", host, s.Refused)
+		}
 	}
 }

@@ -21,17 +21,22 @@ import (
 
 // learnFlags are the flags of `policy learn`.
 type learnFlags struct {
-	policy      string
-	write, json bool
+	policy, image string
+	caFiles       []string
+	write, json   bool
 }
 
 func (a *app) policyLearnCommand() *cobra.Command {
 	var f learnFlags
 	c := &cobra.Command{
-		Use:   "learn [RUN]",
-		Short: "Propose what the policy lacks for what a run was refused",
+		Use:   "learn [RUN | -- COMMAND [ARG...]]",
+		Short: "Propose what the policy lacks for a run, or for a command",
 		Long: `learn looks at what a run was refused and prints the smallest addition to the policy that
 would have let it through, as a diff against the present file. Comments in the file stay.
+
+With a command it runs that first, in the sandbox, with every public host allowed but those
+that the policy denies; the record says so. Local networks stay closed. The command's output
+goes to stderr. Do this with a command that you trust: what it can read it can send anywhere.
 
 A bundle is proposed where one has the host, the host itself otherwise, and a wildcard for more
 than five names of one domain. What the policy denies stays denied. Nothing is proposed
@@ -39,23 +44,47 @@ for addresses and names of a local network, nor for other protocols than TCP: wh
 listed with the reason. Read the diff before you accept it: the run asked for these hosts, and
 that is all it says about them.
 
-Exit status: 0, also when there is nothing to add.`,
+Exit status: 0, also when there is nothing to add; that of the command, if one was run.`,
 		Example: `  agent-sandbox policy learn
-  agent-sandbox policy learn last --write`,
-		Args:              cobra.MaximumNArgs(1),
+  agent-sandbox policy learn last --write
+  agent-sandbox policy learn -- npm ci`,
 		ValidArgsFunction: a.completeRuns(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name := "last"
-			if len(args) > 0 {
-				name = args[0]
+			dash := cmd.ArgsLenAtDash()
+			switch {
+			case dash == 0:
+				return a.learnByRunning(cmd.Context(), args, f)
+			case len(args) > 1 || dash > 0:
+				return usage("learn takes one run, or a command after --")
 			}
-			return a.withRun(name, func(r *runs.Run) error { return a.learn(cmd.Context(), r, f) })
+			return a.withRun(append(args, "last")[0], func(r *runs.Run) error { return a.learn(cmd.Context(), r, f) })
 		},
 	}
 	c.Flags().StringVar(&f.policy, "policy", "", "policy file, instead of the project's "+policyFile)
 	c.Flags().BoolVar(&f.write, "write", false, "change the file, instead of printing a diff")
 	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	c.Flags().StringVar(&f.image, "image", "", "image to run the command in, instead of the policy's")
+	c.Flags().StringArrayVar(&f.caFiles, "ca-file", nil, "as of run, for the command")
 	return c
+}
+
+// learnByRunning runs a command with everything public allowed, and learns from that run.
+func (a *app) learnByRunning(ctx context.Context, argv []string, f learnFlags) error {
+	cfg, err := a.runConfig(runFlags{policy: f.policy, image: f.image, caFiles: f.caFiles}, argv)
+	if err != nil {
+		return failure(err)
+	}
+	defer cfg.Store.Close()
+	cfg.Learn = true
+	cfg.Stdin, cfg.Stdout, cfg.Stderr = a.stdin, a.stderr, a.stderr
+	result, err := a.execute(ctx, cfg, runFlags{})
+	if err != nil {
+		return failure(untold(result.Summary, err))
+	}
+	if err := a.withRun(result.Run, func(r *runs.Run) error { return a.learn(ctx, r, f) }); err != nil || result.ExitCode == 0 {
+		return err
+	}
+	return &statusError{code: result.ExitCode}
 }
 
 // learnJSON is `policy learn --json`: a contract, to which fields are only added.
@@ -96,6 +125,9 @@ func (a *app) learn(ctx context.Context, r *runs.Run, f learnFlags) error {
 		return err
 	}
 	refused, left := refusedRequests(summary.Refused)
+	for _, h := range summary.Hosts { // what the policy allows anyway is no addition
+		refused = append(refused, policy.Request{Host: h.Host, Port: h.Port})
+	}
 	cfg := runner.Config{Policy: p, Project: project, Image: imageOf(runFlags{}, p)}
 	if summary.Plan != nil {
 		cfg.Image = summary.Plan.Image.ID
@@ -185,7 +217,7 @@ func refusedRequests(refused []event.Refusal) (requests []policy.Request, left [
 		case r.Proto == "tcp":
 			requests = append(requests, policy.Request{Host: host, Port: r.Port})
 		case r.Proto == "http":
-			left = append(left, leftOutJSON{host, fmt.Sprintf("the rules of its entry have no %q", r.Method+" "+r.Path)})
+			requests = append(requests, policy.Request{Host: host, Port: r.Port, Method: r.Method, Path: r.Path})
 		case r.Proto == "dns" && slices.Contains([]string{"A", "AAAA", "HTTPS", "TYPE65"}, r.Type):
 			requests = append(requests, policy.Request{Host: host, Port: 443})
 		case r.Proto == "dns":
