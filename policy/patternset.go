@@ -59,6 +59,15 @@ func (s *PatternSet) Match(path string, dir bool) bool {
 	}
 }
 
+// MatchEntry is Match for a path of which it is known that no directory above it matches, as in a walk that stays out of those
+// that do. A nil set matches nothing.
+func (s *PatternSet) MatchEntry(path string, dir bool) bool {
+	if s == nil || path == "" || path == "." {
+		return false
+	}
+	return s.matchEntry(path, path[strings.LastIndexByte(path, '/')+1:], dir)
+}
+
 // matchEntry asks the pattern with the highest number that matches this one path.
 func (s *PatternSet) matchEntry(path, base string, dir bool) bool {
 	last := s.deciding(path, base, dir)

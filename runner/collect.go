@@ -23,6 +23,7 @@ func (r *run) workspaceConfig() workspace.Config {
 		Project: r.cfg.Project, StateDir: r.dir.Dir(), Mode: w.Mode,
 		UID: r.ids.UID, GID: r.ids.GID,
 		Hide:   policy.NewPatternSet(w.Hide),
+		Search: r.search,
 		Limits: workspace.Limits{Bytes: int64(r.cfg.Policy.Resources.Disk)},
 		Protect: rejected(func(path string) policy.Tier {
 			tier, _ := r.tier(path)
@@ -46,6 +47,8 @@ func (r *run) tier(path string) (policy.Tier, string) {
 type rejected func(path string) policy.Tier
 
 func (f rejected) Match(path string, _ bool) bool { return f(path) == policy.TierReject }
+
+func (f rejected) MatchEntry(path string, dir bool) bool { return f.Match(path, dir) }
 
 // collect reads back what the agent changed, and hangs up. Cancelling ctx does not stop it: the agent's work is
 // worth the seconds.

@@ -16,18 +16,29 @@ import (
 // resolve connects to the engine, and has somebody watch over what the run makes there. After it, leave must be called.
 func (r *run) resolve(ctx context.Context) (err error) {
 	defer r.rec.Phase(event.Resolve)()
+	if r.ids, err = r.agentIDs(); err != nil {
+		return err
+	}
+	r.beginSearch(ctx)
 	var beside errgroup.Group
 	beside.Go(r.watch)
 	beside.Go(func() error { return r.prepareEgress(ctx) })
 	r.engine, err = engine.Resume(ctx, r.cfg.Engine)
-	if err = errors.Join(err, beside.Wait()); err == nil {
-		r.ids, err = r.agentIDs()
-	}
-	if err != nil { // nothing has been made
+	if err = errors.Join(err, beside.Wait()); err != nil { // nothing has been made
+		r.search.Close()
 		r.watcher.dismiss()
 		return errors.Join(err, r.closeGateway(), r.engine.Close())
 	}
 	return nil
+}
+
+// beginSearch looks for what is to be hidden. Nothing else takes as long as the project is large, so it begins first.
+func (r *run) beginSearch(ctx context.Context) {
+	switch w := r.cfg.Policy.Workspace; w.Mode {
+	case policy.ModeBind, policy.ModeReadonly: // these look for more, later
+	default:
+		r.search = workspace.BeginSearch(ctx, r.cfg.Project, policy.NewPatternSet(w.Hide), r.ids.UID)
+	}
 }
 
 // watch starts the run's watcher.
@@ -46,6 +57,7 @@ func (r *run) watch() error {
 // leave removes what is left of a run that ended with err. Only a run that came to its own end has surely removed all
 // that it made in the engine.
 func (r *run) leave(ctx context.Context, err error) error {
+	r.search.Close()
 	err = errors.Join(err, r.closeGateway(), r.discardView(ctx), r.engine.Close())
 	if err != nil || ctx.Err() != nil {
 		r.watcher.leave()

@@ -117,6 +117,7 @@ type run struct {
 	view    *workspace.View
 	lowered []event.Lowered
 	head    head
+	search  *workspace.Search
 	hidden  bool // the view's hidden files have been seen to
 
 	fallback string // why the network is not captured; empty: it is

@@ -95,17 +95,13 @@ func New(cfg Config) (*Gateway, error) {
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	roots, err := trust(cfg.CAs)
-	if err != nil {
-		return nil, err
-	}
 	g := &Gateway{
 		policy: expanded, names: newNames(expanded), limits: cfg.Limits.withDefaults(),
 		run: newAllowance(expanded.Network.Limits, "the run"), rules: map[*policy.Rule]*allowance{},
 		carried: map[*connection]context.CancelCauseFunc{},
 		lookup:  lookupHost,
 		dial:    (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
-		roots:   roots, sessions: tls.NewLRUClientSessionCache(maxSessions),
+		sessions: tls.NewLRUClientSessionCache(maxSessions),
 	}
 	g.buffers.New = func() any { return new([largeBuffer]byte) }
 	g.journal = newJournal(cfg.Recorder, g.limits.Records)
@@ -114,22 +110,26 @@ func New(cfg Config) (*Gateway, error) {
 		rule := &expanded.Network.Allow[i]
 		g.rules[rule] = newAllowance(rule.Limits, rule.Host.String())
 	}
-	if g.proxy, err = newUpstreamProxy(cfg.Proxy, roots); err != nil {
+	var err error
+	if g.credentials, err = prepare(cfg.Credentials); err != nil {
 		return nil, err
 	}
-	if err := g.prepareInspection(cfg); err != nil {
+	hosts := intercepted(g.policy, g.credentials)
+	if g.roots, err = trust(cfg.CAs, len(hosts) > 0 || cfg.Proxy.isTLS()); err != nil {
+		return nil, err
+	}
+	if g.proxy, err = newUpstreamProxy(cfg.Proxy, g.roots); err != nil {
+		return nil, err
+	}
+	if err := g.prepareInspection(hosts, cfg.Policy.Resources.Timeout); err != nil {
 		return nil, err
 	}
 	return g, nil
 }
 
 // prepareInspection makes what ends TLS, if that is needed. Nothing that can fail comes after it in New: its server runs.
-func (g *Gateway) prepareInspection(cfg Config) error {
-	var err error
-	if g.credentials, err = prepare(cfg.Credentials); err != nil {
-		return err
-	}
-	if g.authority, err = newAuthority(intercepted(g.policy, g.credentials), cfg.Policy.Resources.Timeout); err != nil {
+func (g *Gateway) prepareInspection(hosts []policy.Host, task time.Duration) (err error) {
+	if g.authority, err = newAuthority(hosts, task); err != nil {
 		return err
 	}
 	if g.authority != nil {
@@ -138,11 +138,15 @@ func (g *Gateway) prepareInspection(cfg Config) error {
 	return nil
 }
 
-// trust is the system's roots and the given ones.
-func trust(files [][]byte) (*x509.CertPool, error) {
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("egress: read the system's certificate authorities: %w", err)
+// trust is the system's roots and the given ones. Reading the former takes longer than all else here, so they are read when
+// there is TLS of our own to verify; without them the pool trusts less.
+func trust(files [][]byte, system bool) (*x509.CertPool, error) {
+	roots := x509.NewCertPool()
+	if system {
+		var err error
+		if roots, err = x509.SystemCertPool(); err != nil {
+			return nil, fmt.Errorf("egress: read the system's certificate authorities: %w", err)
+		}
 	}
 	for i, pem := range files {
 		if !roots.AppendCertsFromPEM(pem) {

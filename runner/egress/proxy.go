@@ -37,6 +37,11 @@ type upstreamProxy struct {
 	roots *x509.CertPool
 }
 
+// isTLS tells whether a proxy is spoken to over TLS.
+func (p Proxy) isTLS() bool {
+	return strings.HasPrefix(strings.ToLower(p.HTTPS), "https:") || strings.HasPrefix(strings.ToLower(p.HTTP), "https:")
+}
+
 func newUpstreamProxy(p Proxy, roots *x509.CertPool) (*upstreamProxy, error) {
 	if err := checkProxy(p.HTTPS); err != nil {
 		return nil, fmt.Errorf("egress: HTTPS_PROXY: %w", err)

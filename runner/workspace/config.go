@@ -38,6 +38,9 @@ type Config struct {
 	// an empty policy.PatternSet hides nothing.
 	Hide Matcher
 
+	// Search is the walk for Hide, if it has begun already; nil: View.Hide walks.
+	Search *Search
+
 	// Protect names the paths that bind mode mounts read-only over the project, the reject tier. Required in
 	// mode bind. The other modes have the gate at extraction instead.
 	Protect Matcher
@@ -53,6 +56,8 @@ type Config struct {
 // in raw bytes. What matches as a directory matches as a whole: nothing below it is asked.
 type Matcher interface {
 	Match(path string, dir bool) bool
+	// MatchEntry is Match for a path that has no directory above it which matches.
+	MatchEntry(path string, dir bool) bool
 }
 
 // Engine holds the facts about a container engine that decide which views it can give. The zero value is an

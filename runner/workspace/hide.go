@@ -31,7 +31,12 @@ func (v *View) Hide(ctx context.Context) ([]string, error) {
 		v.index = before.found
 		return v.hidden, nil
 	}
-	matches, err := findMatches(ctx, v.cfg.Project, v.cfg.Hide, v.cfg.UID)
+	search := v.cfg.Search
+	if search == nil {
+		search = BeginSearch(ctx, v.cfg.Project, v.cfg.Hide, v.cfg.UID)
+		defer search.Close()
+	}
+	matches, err := search.wait()
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +46,39 @@ func (v *View) Hide(ctx context.Context) ([]string, error) {
 	}
 	v.hidden = hidden
 	return hidden, v.whiteOut(hidden)
+}
+
+// Search is a walk of a project for what a policy hides. It needs nothing but the project, so it can begin before there is a view.
+type Search struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	// What follows is written before done is closed.
+	matches []match
+	err     error
+}
+
+// BeginSearch starts the walk for a [Config] with the same project, Hide and UID. Whoever begins it closes it.
+func BeginSearch(ctx context.Context, project string, hide Matcher, uid int) *Search {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &Search{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		s.matches, s.err = findMatches(ctx, project, hide, uid)
+	}()
+	return s
+}
+
+func (s *Search) wait() ([]match, error) {
+	<-s.done
+	return s.matches, s.err
+}
+
+// Close ends the walk, if it has not ended, and waits for that. A nil Search is closed.
+func (s *Search) Close() {
+	if s != nil {
+		s.cancel()
+		<-s.done
+	}
 }
 
 func paths(matches []match) []string {
@@ -172,7 +210,7 @@ func (w *finder) scan(d *dirReader, dir string) (found []match, dirs []string, e
 		path := prefix + name
 		_, special := w.m.(orSpecial)
 		switch {
-		case w.m.Match(path, typ.IsDir()), special && isSpecial(typ):
+		case w.m.MatchEntry(path, typ.IsDir()), special && isSpecial(typ):
 			found = append(found, match{path, typ})
 		case typ.IsDir():
 			dirs = append(dirs, path)
