@@ -98,9 +98,9 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		policy: expanded, names: newNames(expanded), limits: cfg.Limits.withDefaults(),
 		run: newAllowance(expanded.Network.Limits, "the run"), rules: map[*policy.Rule]*allowance{},
-		carried: map[*connection]context.CancelCauseFunc{},
-		lookup:  lookupHost,
-		dial:    (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
+		carried:  map[*connection]context.CancelCauseFunc{},
+		lookup:   lookupHost,
+		dial:     (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
 		sessions: tls.NewLRUClientSessionCache(maxSessions),
 	}
 	g.buffers.New = func() any { return new([largeBuffer]byte) }
