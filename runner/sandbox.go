@@ -57,16 +57,9 @@ func (r *run) launch(ctx context.Context) (*sandbox, error) {
 	return box, err
 }
 
-func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) {
-	created := r.rec.Phase(event.Create)
-	defer created()
-	if refill {
-		if err := r.deliver(ctx, refill); err != nil {
-			return nil, err
-		}
-	}
-	// Finding hidden files takes as long as the project is large, writing the plan as long as the disk is slow. Both
-	// must be done when the container starts, not when it is created.
+// beforeStart begins what must be done when the container starts, not when it is created: finding hidden files takes as long as the
+// project is large, writing the plan as long as the disk is slow.
+func (r *run) beforeStart(ctx context.Context) *errgroup.Group {
 	var beside errgroup.Group
 	if !r.hidden {
 		r.hidden = true // what fails ends the run
@@ -76,6 +69,19 @@ func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) 
 		})
 	}
 	beside.Go(func() error { return r.dir.WriteJSON(runs.PlanFile, r.plan) })
+	return &beside
+}
+
+// start creates and starts one container, and returns when the guest in it has answered.
+func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) {
+	created := r.rec.Phase(event.Create)
+	defer created()
+	if refill {
+		if err := r.deliver(ctx, refill); err != nil {
+			return nil, err
+		}
+	}
+	beside := r.beforeStart(ctx)
 	done := r.watcher.creating()
 	c, err := r.engine.Create(ctx, r.plan.Container)
 	done()
