@@ -101,7 +101,7 @@ func (p Probe) config() (*container.Config, *container.HostConfig) {
 		Image: p.Image, User: probeUser, Entrypoint: p.Argv, Cmd: []string{}, Env: p.Env, WorkingDir: "/", Hostname: "probe",
 		Labels: map[string]string{Label: p.Run}, AttachStdout: true, AttachStderr: true,
 		NetworkDisabled: true, // as with Spec: the network is as empty, and the engine has no part in it
-		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+		Healthcheck:     &container.HealthConfig{Test: []string{"NONE"}},
 	}, &container.HostConfig{
 		AutoRemove: true, NetworkMode: "none", ReadonlyRootfs: true, LogConfig: container.LogConfig{Type: "none"},
 		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"}, IpcMode: "private", CgroupnsMode: "private",
