@@ -14,8 +14,9 @@ var errFlood = errors.New("link: the peer floods the session")
 const (
 	muxHeader   = 12 // bytes: version, type, flags (2), stream (4), length (4)
 	muxData     = 0  // the length is that of the payload which follows
+	muxWindow   = 1 // the length is what may be sent in addition
 	muxPing     = 2
-	muxPingSYN  = 1 // asks for an answer
+	muxSYN      = 1 // opens a stream; of a ping: asks for an answer
 	pingsAtOnce = 100
 )
 
@@ -68,7 +69,7 @@ func (g *guard) frame() error {
 	switch flags := binary.BigEndian.Uint16(g.head[2:]); {
 	case g.head[1] == muxData:
 		g.skip = int64(binary.BigEndian.Uint32(g.head[8:]))
-	case g.head[1] == muxPing && flags&muxPingSYN != 0:
+	case g.head[1] == muxPing && flags&muxSYN != 0:
 		if g.pings++; g.pings > pingsAtOnce+int(time.Since(g.since)/keepAlive) {
 			return errFlood
 		}

@@ -75,12 +75,12 @@ type Session struct{ mux *yamux.Session }
 
 // NewRunner makes the runner's end over conn and owns conn from then on.
 func NewRunner(conn io.ReadWriteCloser) (*Session, error) {
-	return wrap(yamux.Server(newGuard(conn), config()))
+	return wrap(yamux.Server(newWriter(newGuard(conn)), config()))
 }
 
 // NewGuest makes the guest's end over conn and owns conn from then on.
 func NewGuest(conn io.ReadWriteCloser) (*Session, error) {
-	return wrap(yamux.Client(conn, config()))
+	return wrap(yamux.Client(newWriter(conn), config()))
 }
 
 func wrap(mux *yamux.Session, err error) (*Session, error) {
