@@ -14,7 +14,7 @@ var errFlood = errors.New("link: the peer floods the session")
 const (
 	muxHeader   = 12 // bytes: version, type, flags (2), stream (4), length (4)
 	muxData     = 0  // the length is that of the payload which follows
-	muxWindow   = 1 // the length is what may be sent in addition
+	muxWindow   = 1  // the length is what may be sent in addition
 	muxPing     = 2
 	muxSYN      = 1 // opens a stream; of a ping: asks for an answer
 	pingsAtOnce = 100
