@@ -43,8 +43,9 @@ soak: build image ## connections of all kinds for SOAK, after which nothing may 
 	SOAK=$(SOAK) go test -tags docker -count=1 -timeout 24h -run TestNetworkSoak -v ./cmd/agent-sandbox
 
 .PHONY: bench
-bench: build image ## start-up and extraction against docker run, in one table
+bench: build image ## start-up, extraction and the network against docker run, in tables
 	@$(scripts)/bench
+	@$(MAKE) --no-print-directory bench-network
 
 .PHONY: bench-network
 bench-network: build image ## the network of a run beside docker run's
