@@ -37,9 +37,15 @@ test: build ## all tests; without an engine the fast ones
 test-engines: build ## the tests that need an engine, on ENGINES: default, current
 	@$(scripts)/test $(ENGINES)
 
+SOAK ?= 10m
+.PHONY: soak
+soak: build image ## connections of all kinds for SOAK, after which nothing may be left
+	SOAK=$(SOAK) go test -tags docker -count=1 -timeout 24h -run TestNetworkSoak -v ./cmd/agent-sandbox
+
 .PHONY: bench
-bench: build image ## start-up and extraction against docker run, in one table
+bench: build image ## start-up, extraction and the network against docker run, in tables
 	@$(scripts)/bench
+	@$(MAKE) --no-print-directory bench-network
 
 .PHONY: bench-network
 bench-network: build image ## the network of a run beside docker run's

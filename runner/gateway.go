@@ -191,11 +191,12 @@ func (v *server) connect(ctx context.Context, stream *link.Stream, h link.Header
 	conn := link.NewConn(stream, &v.resets, v.send, func() { cancel(egress.ErrReset) })
 	v.run.gateway.Connect(ctx, h.Addr, client{conn})
 	conn.Finish(endTime)
+	_ = stream.GiveUp()
 }
 
 // resolve answers for one name.
 func (v *server) resolve(stream *link.Stream, h link.Header) {
-	defer stream.Close()
+	defer stream.GiveUp()
 	a := link.Answer{}
 	a.Addr, a.Allowed, a.Reason = v.run.gateway.Resolve(h.Name, h.Type)
 	if v.loopback && a.Addr.IsValid() {

@@ -83,7 +83,7 @@ func (v *server) first(p link.Purpose) bool {
 func (v *server) serve(ctx context.Context, stream *link.Stream) {
 	h, err := stream.ReadHeader()
 	if err != nil {
-		_ = stream.Close()
+		_ = stream.GiveUp()
 		return
 	}
 	switch {
@@ -92,7 +92,7 @@ func (v *server) serve(ctx context.Context, stream *link.Stream) {
 	case h.Purpose == link.Resolve:
 		v.resolve(stream, h)
 	case h.Purpose == link.Stderr && v.run.cfg.TTY, !known(h.Purpose), !v.first(h.Purpose):
-		_ = stream.Close()
+		_ = stream.GiveUp()
 	case h.Purpose == link.Control:
 		v.mu.Lock()
 		v.told = stream

@@ -101,7 +101,8 @@ type user struct {
 	t       *testing.T
 	program string
 	project string
-	state   string // XDG_STATE_HOME
+	state   string        // XDG_STATE_HOME
+	limit   time.Duration // of one command; zero for commandTimeout
 	env     []string
 	runs    *runs.Store
 	engine  *engine.Engine
@@ -181,7 +182,7 @@ func (u *user) command(args ...string) *exec.Cmd {
 	if args[0] == "run" || args[0] == "shell" {
 		args = append([]string{args[0], "--image", testImage()}, args[1:]...)
 	}
-	ctx, cancel := context.WithTimeout(u.t.Context(), commandTimeout)
+	ctx, cancel := context.WithTimeout(u.t.Context(), cmp.Or(u.limit, commandTimeout))
 	u.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, u.program, args...)
 	cmd.Dir, cmd.Env = u.project, u.env

@@ -103,18 +103,16 @@ func (r *relay) serve(l *net.TCPListener) {
 func (r *relay) handle(conn *net.TCPConn) {
 	defer conn.Close()
 	c, err := r.ask(conn)
-	r.asking.Done()
 	if err != nil {
+		r.asking.Done()
 		_ = conn.SetLinger(0)
-	} else {
-		c.splice()
+		return
 	}
-	if c != nil {
-		c.stream.Finish(endTime)
-	}
+	c.splice(r.asking.Done)
+	c.stream.Finish(endTime)
 }
 
-// ask opens a stream for conn and waits for the runner's yes.
+// ask opens a stream for conn, on which the runner then answers.
 func (r *relay) ask(conn *net.TCPConn) (*relayed, error) {
 	addr, err := r.dialled(conn)
 	if err != nil {
@@ -127,13 +125,10 @@ func (r *relay) ask(conn *net.TCPConn) (*relayed, error) {
 	c := &relayed{conn: conn}
 	c.stream = link.NewConn(stream, &r.resets, r.send, c.resetByHost)
 	if err := stream.WriteHeader(link.Header{Purpose: link.Connect, Addr: addr}); err != nil {
-		return c, err
+		c.stream.Finish(0)
+		return nil, err
 	}
-	answer, err := stream.ReadAnswer()
-	if err == nil && !answer.Allowed {
-		err = fmt.Errorf("refused: %s", answer.Reason)
-	}
-	return c, err
+	return c, nil
 }
 
 // relayed is one connection of the agent.
@@ -147,23 +142,52 @@ type relayed struct {
 	resetAfter bool
 }
 
-// splice copies both ways until both ends have closed, passing half-closes and resets on.
-func (c *relayed) splice() {
+// splice copies both ways until both ends have closed, passing half-closes and resets on. answered is called when the runner has decided;
+// a connection that it does not allow is reset.
+func (c *relayed) splice(answered func()) {
+	decided := make(chan struct{})
 	up := make(chan struct{})
+	allowed := false // until decided is closed
 	go func() {
 		defer close(up)
-		if err := relayBytes(c.stream, c.conn); err != nil {
-			c.breakOff()
+		if err := relayBytes(c.stream, &early{conn: c.conn, decided: decided}); err == nil {
+			_ = c.stream.Close()
 			return
 		}
-		_ = c.stream.Close()
+		if <-decided; allowed { // the runner may not know yet what a reset would be for
+			c.breakOff()
+		}
 	}()
-	if err := relayBytes(c.conn, c.stream); err != nil {
+	answer, err := c.stream.ReadAnswer()
+	allowed = err == nil && answer.Allowed
+	close(decided)
+	answered()
+	switch {
+	case !allowed:
+		_ = c.conn.SetLinger(0)
+		_ = c.conn.Close()
+	case relayBytes(c.conn, c.stream) != nil:
 		c.breakOff()
-	} else {
+	default:
 		c.endDown()
 	}
 	<-up
+}
+
+// early lets the first bytes of an agent go to the runner together with the question about its connection, which saves a round trip:
+// the runner passes none of them on before it has said yes. The rest waits for the answer.
+type early struct {
+	conn    net.Conn
+	decided <-chan struct{}
+	begun   bool
+}
+
+func (e *early) Read(b []byte) (int, error) {
+	if e.begun {
+		<-e.decided
+	}
+	e.begun = true
+	return e.conn.Read(b)
 }
 
 // breakOff resets both sides.

@@ -41,6 +41,9 @@ func relayedPair(t *testing.T) (agent *net.TCPConn, runner *link.Conn, ended cha
 		t.Fatal(err)
 	}
 	told, stream := accept(t, rs), accept(t, rs)
+	if err := stream.WriteAnswer(link.Answer{Allowed: true}); err != nil {
+		t.Fatal(err)
+	}
 	var resets link.Resets
 	runner = link.NewConn(stream, &resets, func(f link.Frame) error { return link.WriteFrame(told, f) }, func() {})
 	go obeyResets(control, &r.resets)
@@ -48,7 +51,7 @@ func relayedPair(t *testing.T) (agent *net.TCPConn, runner *link.Conn, ended cha
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
-		c.splice()
+		c.splice(func() {})
 		c.stream.Finish(endTime)
 		_ = inside.Close()
 	}()
@@ -164,4 +167,87 @@ func TestRelayHalfClosed(t *testing.T) {
 		t.Errorf("the agent read %d bytes, %v", len(b), err)
 	}
 	<-ended
+}
+
+// asked is a connection that the relay asks about: the agent's end, the runner's stream before its answer, and when it is over.
+func asked(t *testing.T) (agent *net.TCPConn, stream *link.Stream, ended chan struct{}) {
+	t.Helper()
+	a, b := net.Pipe()
+	rs, err := link.NewRunner(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gs, err := link.NewGuest(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := gs.Open(link.Header{Purpose: link.Connect, Addr: netip.MustParseAddrPort("192.0.2.1:443")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream = accept(t, rs)
+	agent, inside := tcpPair(t)
+	r := newRelay(gs, func(link.Frame) error { return nil })
+	c := &relayed{conn: inside}
+	c.stream = link.NewConn(st, &r.resets, r.send, c.resetByHost)
+	ended = make(chan struct{})
+	go func() {
+		defer close(ended)
+		c.splice(func() {})
+		c.stream.Finish(endTime)
+		_ = inside.Close()
+	}()
+	t.Cleanup(func() { _ = rs.Close(); _ = gs.Close(); _ = agent.Close(); <-ended })
+	return agent, stream, ended
+}
+
+// TestRelayEarly: the first bytes come with the question, and no more than one buffer of them.
+func TestRelayEarly(t *testing.T) {
+	agent, stream, _ := asked(t)
+	sent := make([]byte, 1<<20)
+	go func() { _, _ = agent.Write(sent) }()
+	if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := io.Copy(io.Discard, stream); n >= smallRelayBuffer {
+		t.Errorf("%d bytes came before the answer", n+1)
+	}
+	if err := stream.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.WriteAnswer(link.Answer{Allowed: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(stream, make([]byte, len(sent)-smallRelayBuffer)); err != nil {
+		t.Errorf("after the answer: %v", err)
+	}
+}
+
+// TestRelayRefused: the agent sees a reset, whatever it is doing, and the runner an end.
+func TestRelayRefused(t *testing.T) {
+	for _, first := range []string{"", "hello"} {
+		agent, stream, ended := asked(t)
+		if _, err := io.WriteString(agent, first); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(stream, make([]byte, len(first))); err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.WriteAnswer(link.Answer{Reason: "no"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := agent.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the agent saw %v", err)
+		}
+		if b, err := io.ReadAll(stream); len(b) > 0 || err != nil {
+			t.Errorf("the runner read %q, %v", b, err)
+		}
+		<-ended
+	}
 }

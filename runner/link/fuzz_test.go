@@ -38,10 +38,10 @@ func FuzzLink(f *testing.F) {
 	f.Add(append(control, control...))
 	f.Add(append(control, muxFrame(muxData, rst, 1, nil)...))
 	f.Add(append(control, muxFrame(muxData, 0, 1, framed(`{"reset":{"stream":1}}`))...))
-	f.Add(append(header(`{"purpose":"resolve","name":"example.org","type":"A"}`), muxFrame(muxPing, muxPingSYN, 0, nil)...))
+	f.Add(append(header(`{"purpose":"resolve","name":"example.org","type":"A"}`), muxFrame(muxPing, muxSYN, 0, nil)...))
 	f.Add(append(header(`{"purpose":"connect","addr":"192.0.2.1:80"}`), muxFrame(1, 0, 1, nil)...))
 	f.Add(muxFrame(3, 0, 0, nil))
-	f.Add(bytes.Repeat(muxFrame(muxPing, muxPingSYN, 0, nil), 300))
+	f.Add(bytes.Repeat(muxFrame(muxPing, muxSYN, 0, nil), 300))
 	f.Add(bytes.Repeat([]byte{0xff}, 100))
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		s, err := NewRunner(wire{bytes.NewReader(sent)})

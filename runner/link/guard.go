@@ -14,8 +14,11 @@ var errFlood = errors.New("link: the peer floods the session")
 const (
 	muxHeader   = 12 // bytes: version, type, flags (2), stream (4), length (4)
 	muxData     = 0  // the length is that of the payload which follows
+	muxWindow   = 1  // the length is what may be sent in addition
 	muxPing     = 2
-	muxPingSYN  = 1 // asks for an answer
+	muxSYN      = 1 // opens a stream; of a ping: asks for an answer
+	muxFIN      = 4 // ends the sender's direction
+	muxRST      = 8
 	pingsAtOnce = 100
 )
 
@@ -23,15 +26,16 @@ const (
 // a guest that sends pings and takes no answers would fill the runner's memory. A true one asks every keepAlive.
 type guard struct {
 	io.ReadWriteCloser
-	head  [muxHeader]byte
-	have  int   // bytes of head
-	skip  int64 // bytes of payload before the next head
-	pings int
-	since time.Time
+	head   [muxHeader]byte
+	have   int   // bytes of head
+	skip   int64 // bytes of payload before the next head
+	pings  int
+	since  time.Time
+	unread unread
 }
 
 func newGuard(conn io.ReadWriteCloser) *guard {
-	return &guard{ReadWriteCloser: conn, since: time.Now()}
+	return &guard{ReadWriteCloser: conn, since: time.Now(), unread: unread{limit: maxUnread}}
 }
 
 // Read implements io.Reader.
@@ -68,10 +72,15 @@ func (g *guard) frame() error {
 	switch flags := binary.BigEndian.Uint16(g.head[2:]); {
 	case g.head[1] == muxData:
 		g.skip = int64(binary.BigEndian.Uint32(g.head[8:]))
-	case g.head[1] == muxPing && flags&muxPingSYN != 0:
+		return g.unread.frame(g.stream(), flags, g.skip)
+	case g.head[1] == muxWindow:
+		return g.unread.frame(g.stream(), flags, 0)
+	case g.head[1] == muxPing && flags&muxSYN != 0:
 		if g.pings++; g.pings > pingsAtOnce+int(time.Since(g.since)/keepAlive) {
 			return errFlood
 		}
 	}
 	return nil
 }
+
+func (g *guard) stream() uint32 { return binary.BigEndian.Uint32(g.head[4:]) }

@@ -68,30 +68,35 @@ const (
 	// MaxPorts bounds the ports of one name in an Answer.
 	MaxPorts = 32
 	// MaxStreams is how many streams a guest has a use for at once. Each may hold what the multiplexer lets a peer send
-	// before it is read, 256 KiB.
+	// before it is read, 256 KiB, but all together no more than maxUnread.
 	MaxStreams = 5000
 	// maxHeader bounds a stream's header in bytes: a name and an address.
 	maxHeader = 4 << 10
 )
 
 // Session is one end of the link.
-type Session struct{ mux *yamux.Session }
+type Session struct {
+	mux   *yamux.Session
+	guard *guard // the runner's; nil at the guest, which trusts its peer
+}
 
 // NewRunner makes the runner's end over conn and owns conn from then on.
 func NewRunner(conn io.ReadWriteCloser) (*Session, error) {
-	return wrap(yamux.Server(newGuard(conn), config()))
+	g := newGuard(conn)
+	return wrap(g, newWriter(g), yamux.Server)
 }
 
 // NewGuest makes the guest's end over conn and owns conn from then on.
 func NewGuest(conn io.ReadWriteCloser) (*Session, error) {
-	return wrap(yamux.Client(conn, config()))
+	return wrap(nil, newWriter(conn), yamux.Client)
 }
 
-func wrap(mux *yamux.Session, err error) (*Session, error) {
+func wrap(g *guard, conn io.ReadWriteCloser, end func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Session, error) {
+	mux, err := end(conn, config())
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}
-	return &Session{mux: mux}, nil
+	return &Session{mux: mux, guard: g}, nil
 }
 
 func config() *yamux.Config {
@@ -111,15 +116,29 @@ func config() *yamux.Config {
 // Stream is one stream of a session. Close ends the own direction, the peer can go on sending.
 type Stream struct {
 	*yamux.Stream
+	guard *guard
 }
 
 // Read reads what the peer sent. The end of the session is not an orderly end of the stream: what was on its way is lost.
 func (s *Stream) Read(b []byte) (int, error) {
 	n, err := s.Stream.Read(b)
+	if s.guard != nil {
+		s.guard.unread.read(s.StreamID(), n)
+	}
 	if errors.Is(err, io.EOF) && s.Session().IsClosed() {
 		err = yamux.ErrSessionShutdown
 	}
 	return n, err
+}
+
+// GiveUp closes a stream that nobody reads any more. What the peer sends on it all the same counts as unread until it ends it too:
+// a guest with too much of that loses its session.
+func (s *Stream) GiveUp() error {
+	err := s.Close()
+	if s.guard != nil {
+		s.guard.unread.give(s.StreamID())
+	}
+	return err
 }
 
 // Open opens a stream and sends its header.
@@ -141,7 +160,7 @@ func (s *Session) Begin() (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: open: %w", err)
 	}
-	return &Stream{st}, nil
+	return &Stream{st, s.guard}, nil
 }
 
 // WriteHeader sends the stream's header.
@@ -162,7 +181,7 @@ func (s *Session) Accept() (*Stream, error) {
 	if n := s.mux.NumStreams(); n > MaxStreams {
 		return nil, errors.Join(fmt.Errorf("%w: %d streams", errFlood, n), s.Close())
 	}
-	return &Stream{st}, nil
+	return &Stream{st, s.guard}, nil
 }
 
 // ReadHeader reads the stream's header, for no longer than ten seconds.

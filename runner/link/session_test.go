@@ -182,7 +182,7 @@ func TestPingFlood(t *testing.T) {
 	defer runner.Close()
 	go func() { _, _ = io.Copy(io.Discard, b) }() // takes the answers
 	ping := make([]byte, muxHeader)
-	ping[1], ping[3] = muxPing, muxPingSYN
+	ping[1], ping[3] = muxPing, muxSYN
 	sent := 0
 	for ; sent < 10*pingsAtOnce; sent++ {
 		if _, err := b.Write(ping); err != nil {
@@ -198,7 +198,7 @@ func TestPingFlood(t *testing.T) {
 // TestGuardPassesPayload: what looks like pings in a payload is none, however it is cut.
 func TestGuardPassesPayload(t *testing.T) {
 	ping := make([]byte, muxHeader)
-	ping[1], ping[3] = muxPing, muxPingSYN
+	ping[1], ping[3] = muxPing, muxSYN
 	payload := bytes.Repeat(ping, 5*pingsAtOnce)
 	data := make([]byte, muxHeader)
 	binary.BigEndian.PutUint32(data[8:], uint32(len(payload)))
