@@ -61,12 +61,17 @@ type KitCredential struct {
 	Set     []EnvVar // further variables that choose this service
 }
 
-// KitFile is a file of configuration. The sandbox puts it where the agent can read and not change it, and names its path in a variable.
+// KitFile is a file of configuration. The sandbox puts it where the agent can read and not change it.
 type KitFile struct {
 	Name     string // of the file
-	Variable string // that has its path
-	Content  string
+	Variable string // that has its path; may be empty
+	Home     string // path below the home directory where the agent gets a copy of its own; may be empty
+	Content  string // in which PlaceholderEnd is replaced
 }
+
+// PlaceholderEnd stands, in a [KitFile], for the last 20 characters of the credential's placeholder: by them Claude Code knows a key that
+// was agreed to.
+const PlaceholderEnd = "{placeholder-end}"
 
 // KitExit is what an exit status means.
 type KitExit struct {

@@ -42,6 +42,14 @@ func claudeKit() Kit {
 			"DISABLE_UPDATES", "1", // also by hand
 			"IS_SANDBOX", "1", // lets it skip permissions as uid 0, for `user: root`
 		),
+		Files: []KitFile{
+			{
+				Name: "claude.json", Home: ".claude.json", // no questions on a terminal about the theme, the key and the project
+				Content: `{"hasCompletedOnboarding": true, "customApiKeyResponses": {"approved": ["` + PlaceholderEnd + `"], "rejected": []}, ` +
+					`"projects": {"/workspace": {"hasTrustDialogAccepted": true}}}` + "\n",
+			},
+			{Name: "claude-settings.json", Home: ".claude/settings.json", Content: `{"skipDangerousModePermissionPrompt": true}` + "\n"},
+		},
 		State: ".claude",
 		Exits: []KitExit{{1, "the task failed, or the API refused"}},
 	}
@@ -70,7 +78,7 @@ func codexKit() Kit {
 	}
 }
 
-// geminiKit: the settings are read as those of the system, which no file of the project overrides.
+// geminiKit: its settings of the system must lie where root owns every directory above, so these are the user's.
 // https://geminicli.com/docs/reference/configuration, https://geminicli.com/docs/cli/headless
 func geminiKit() Kit {
 	return Kit{
@@ -85,7 +93,7 @@ func geminiKit() Kit {
 			"GEMINI_TELEMETRY_ENABLED", "false",
 		),
 		Files: []KitFile{{
-			Name: "gemini.json", Variable: "GEMINI_CLI_SYSTEM_SETTINGS_PATH",
+			Name: "gemini.json", Home: ".gemini/settings.json",
 			Content: `{"general": {"enableAutoUpdate": false, "enableAutoUpdateNotification": false}, ` +
 				`"privacy": {"usageStatisticsEnabled": false}, "telemetry": {"enabled": false}, ` +
 				`"security": {"auth": {"selectedType": "gemini-api-key"}}}` + "\n",

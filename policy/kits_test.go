@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,11 @@ func TestKitsAreComplete(t *testing.T) {
 		for _, c := range k.Credentials {
 			if service, ok := LookupService(c.Service); !ok || len(c.From) == 0 || len(service.Attach) == 0 {
 				t.Errorf("%s: nobody knows the service %q", name, c.Service)
+			}
+		}
+		for _, f := range k.Files {
+			if f.Name == "" || f.Content == "" || f.Home == "" && f.Variable == "" || f.Home != "" && !filepath.IsLocal(f.Home) {
+				t.Errorf("%s has the file %+v", name, f)
 			}
 		}
 		for _, v := range k.Env {

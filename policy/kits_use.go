@@ -23,7 +23,10 @@ type MissingCredentialError struct {
 }
 
 func (e *MissingCredentialError) Error() string {
-	return fmt.Sprintf("the agent %s needs a credential, and %s is not set", e.Kit, strings.Join(e.From, " or "))
+	if len(e.From) == 1 {
+		return fmt.Sprintf("the agent %s needs a credential, and %s is not set", e.Kit, e.From[0])
+	}
+	return fmt.Sprintf("the agent %s needs a credential, and none of %s is set", e.Kit, strings.Join(e.From, ", "))
 }
 
 // Hint is what mends it.

@@ -169,7 +169,7 @@ func (r *run) inside(p *Plan, vars *variables) error {
 	if err := enc.Encode(r.insidePolicy()); err != nil {
 		return err
 	}
-	p.files = []link.File{{Name: insidePolicyFile, Content: text.Bytes()}}
+	p.files = append(r.kitFiles(), link.File{Name: insidePolicyFile, Content: text.Bytes()})
 	vars.set(insidePolicyVariable, path.Join(link.FilesDir, insidePolicyFile), "sandbox")
 	if r.authority != nil {
 		var more []link.File
