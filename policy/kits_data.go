@@ -38,6 +38,7 @@ func claudeKit() Kit {
 		},
 		Env: settings(
 			"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1", // updates, statistics, error reports, surveys
+			"CLAUDE_CODE_DISABLE_OFFICIAL_MARKETPLACE_AUTOINSTALL", "1", // a catalogue of plugins, fetched on a terminal
 			"CLAUDE_CODE_SANDBOXED", "1", // no question whether the project is trusted
 			"DISABLE_UPDATES", "1", // also by hand
 			"IS_SANDBOX", "1", // lets it skip permissions as uid 0, for `user: root`
@@ -71,7 +72,7 @@ func codexKit() Kit {
 		Name: "codex", About: "Codex of OpenAI", Version: "0.169.0", Source: "https://developers.openai.com/codex", Tried: true,
 		Install:     Install{"npm", "@openai/codex", "0.169.0"},
 		Command:     concat([]string{"codex", "exec", "--skip-git-repo-check"}, common, []string{"--", TaskWord}),
-		Interactive: concat([]string{"codex"}, common, []string{"--", TaskWord}),
+		Interactive: concat([]string{"codex"}, common, []string{"-c", "tui.show_tooltips=false", "--", TaskWord}), // the tips come from GitHub
 		Credentials: []KitCredential{{Service: "openai", From: []string{"OPENAI_API_KEY", "CODEX_API_KEY"}}},
 		State:       ".codex",
 		Exits:       []KitExit{{1, "the task failed, or the API refused"}},
@@ -113,8 +114,8 @@ func geminiKit() Kit {
 	}
 }
 
-// opencodeKit gets the task on standard input: it puts quotes around an argument. On each start it tries to fetch its plugin library, and goes on
-// without; nothing switches that off.
+// opencodeKit gets the task on standard input: it puts quotes around an argument. On each start it fetches the library for plugins into its
+// directory of settings, and waits for that on a terminal; no setting switches it off, but a lock file that has the library does.
 // https://opencode.ai/docs/cli, https://opencode.ai/docs/config
 func opencodeKit() Kit {
 	return Kit{
@@ -135,6 +136,13 @@ func opencodeKit() Kit {
 			"OPENCODE_DISABLE_MODELS_FETCH", "1", // it has a list of its own
 			"OPENCODE_DISABLE_SHARE", "1",
 		),
+		Files: []KitFile{
+			{
+				Name: "opencode-lock.json", Home: ".config/opencode/package-lock.json",
+				Content: `{"packages": {"": {"dependencies": {"@opencode-ai/plugin": "1.18.33"}}}}` + "\n",
+			},
+			{Name: "opencode-modules", Home: ".config/opencode/node_modules/README", Content: "Empty, so that nothing is fetched.\n"},
+		},
 		State: ".local/share/opencode",
 		Exits: []KitExit{{1, "the task failed, or the API refused"}},
 	}

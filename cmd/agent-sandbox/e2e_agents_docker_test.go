@@ -37,7 +37,6 @@ type agentCase struct {
 	inside    string // variable inside
 	host      string
 	script    func(command string) []runnertest.Call
-	refused   bool // it tries a host that is not the kit's on each start
 }
 
 const (
@@ -80,11 +79,11 @@ func agentCases() []agentCase {
 		},
 		{
 			name: "opencode", kit: "opencode", variable: "ANTHROPIC_API_KEY", key: anthropicKey, inside: "ANTHROPIC_API_KEY", host: "api.anthropic.com",
-			script: opencodeScript, refused: true,
+			script: opencodeScript,
 		},
 		{
 			name: "opencode_openai", kit: "opencode", variable: "OPENAI_API_KEY", key: "sk-proj-test-KEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEY", inside: "OPENAI_API_KEY", host: "api.openai.com",
-			script: opencodeScript, refused: true,
+			script: opencodeScript,
 		},
 	}
 }
@@ -266,7 +265,7 @@ func (c agentCase) checkRecord(u *user) {
 	if len(s.Hosts) != 1 || s.Hosts[0].Host != c.host {
 		u.t.Errorf("the record has the hosts %+v, want %s alone", s.Hosts, c.host)
 	}
-	if len(s.Refused) > 0 && !c.refused {
+	if len(s.Refused) > 0 {
 		u.t.Errorf("the agent tried other hosts: %+v", s.Refused)
 	}
 	var plan struct {
@@ -286,4 +285,49 @@ func (c agentCase) checkRecord(u *user) {
 			u.t.Errorf("the key is in %s", file)
 		}
 	}
+}
+
+// TestAgentOnTerminal: a conversation with an agent on a terminal, which asks nothing first. It follows the terminal's size, and Ctrl-C
+// stops what it does, and at last the agent.
+func TestAgentOnTerminal(t *testing.T) {
+	needAgentsImage(t)
+	c := agentCases()[0]
+	model := &runnertest.Model{Key: c.key, Script: c.script("sleep 1000"), Last: "unreached"}
+	u, args := c.userOf(t, model)
+	tm := u.terminal(append([]string{"run", "-t"}, args[1:]...)...)
+	tm.shows("permissions") // below the place for a task
+	tm.types("mend")
+	tm.shows("mend")
+	tm.types("\r")
+	tm.shows("calc.py", "sleep")
+	tm.resize(30, 100)
+	tm.shows(strings.Repeat("─", 100))
+	tm.types(ctrlC)
+	tm.shows("Interrupted")
+	tm.types(ctrlC)
+	tm.shows("again")
+	tm.types(ctrlC)
+	tm.wantCode(0)
+	if diff := u.finish(u.command("diff", "last")); !strings.Contains(diff.stdout, "+    return a + b") {
+		t.Errorf("the diff is\n%s", diff.stdout)
+	}
+	if n := len(model.Requests()); n < len(model.Script) {
+		t.Errorf("%d requests came to the model", n)
+	}
+	c.checkRecord(u)
+}
+
+// TestAgentNotInImage: what is missing is said before anything else, and how to get it.
+func TestAgentNotInImage(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	u.env = append(u.env, "ANTHROPIC_API_KEY=sk-ant-api03-test-KEYKEYKEYKEYKEYKEYKEYKEY")
+	r := u.run("--agent", "claude", "mend it")
+	u.wantCode(r, 125)
+	for _, want := range []string{"the agent claude is not in the image", "hint: install it in the image (npm @anthropic-ai/claude-code@"} {
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("stderr has no %q: %s", want, r.stderr)
+		}
+	}
+	u.wantOutcome(event.Refused, 125)
 }
