@@ -48,6 +48,7 @@ func (p *Policy) MarshalJSON() ([]byte, error) {
 		Version:     p.Version,
 		Image:       planImage(p.Image),
 		Agent:       p.Agent,
+		Agents:      convert(p.Agents, func(a OwnAgent) planAgent { return planAgent(a) }),
 		User:        p.User,
 		Seccomp:     p.Seccomp,
 		Workspace:   planWorkspace{p.Workspace.Mode, list0(p.Workspace.Hide), planProtect{list0(p.Workspace.Protect.Reject), list0(p.Workspace.Protect.Warn)}},
@@ -65,6 +66,7 @@ type planPolicy struct {
 	Version     int              `json:"version"`
 	Image       planImage        `json:"image"`
 	Agent       string           `json:"agent,omitempty"`
+	Agents      []planAgent      `json:"agents,omitempty"`
 	User        User             `json:"user"`
 	Seccomp     Seccomp          `json:"seccomp"`
 	Workspace   planWorkspace    `json:"workspace"`
@@ -75,6 +77,13 @@ type planPolicy struct {
 	Caches      []string         `json:"caches"`
 	Resources   planResources    `json:"resources"`
 	Evidence    planEvidence     `json:"evidence"`
+}
+
+type planAgent struct {
+	Name        string   `json:"name"`
+	Command     []string `json:"command"`
+	Interactive []string `json:"interactive,omitempty"`
+	Credential  string   `json:"credential,omitempty"`
 }
 
 type planImage struct {

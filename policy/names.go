@@ -10,7 +10,7 @@ func Bundles() []string {
 	}
 }
 
-// Agents are the names of the kits.
+// Agents are the names of the kits that the program has.
 func Agents() []string {
 	return []string{"aider", "claude", "codex", "gemini", "goose", "opencode", "shell"}
 }

@@ -27,7 +27,8 @@ func (n Narrowing) String() string {
 //
 // What a project asks for beyond the ceiling is an error of type [Problems], since the task would fail later: a host, a
 // mount, a variable of the host, a cache, a credential, another image or agent than the ceiling names. A ceiling
-// without such a section allows nothing of the kind; only image and agent are free when the ceiling is silent.
+// without such a section allows nothing of the kind; only image and agent are free when the ceiling is silent. The ceiling's
+// own agents are there for the project.
 // What can be lowered is lowered and reported:
 //   - user, seccomp, workspace.mode, network.capture and deliver: the stricter of the two; a silent ceiling has its defaults
 //   - resources, limits and rotate: the smaller, where the ceiling sets one
@@ -96,6 +97,22 @@ func (n *narrower) scalars() {
 	if c.Agent != "" && p.Agent != "" && p.Agent != c.Agent {
 		n.refuse("agent", fmt.Sprintf("the ceiling allows %s alone", c.Agent), "")
 	}
+	n.agents()
+}
+
+// agents compares definitions: what the ceiling means by a name is not for the project to change.
+func (n *narrower) agents() {
+	n.out.Agents = slices.Clone(n.project.Agents)
+	for _, own := range n.ceiling.Agents {
+		at := slices.IndexFunc(n.project.Agents, func(a OwnAgent) bool { return a.Name == own.Name })
+		switch {
+		case at < 0:
+			n.out.Agents = append(n.out.Agents, own)
+		case !n.project.Agents[at].equal(own):
+			n.refuse("agents."+own.Name, "the ceiling defines this agent otherwise", "choose another name")
+		}
+	}
+	slices.SortFunc(n.out.Agents, func(a, b OwnAgent) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 // String is the reference, or "build PATH".

@@ -10,13 +10,15 @@ import (
 // fileKind is the whole file: every key, its type and its description. The loader reads by it and the JSON schema is
 // printed from it.
 func fileKind() kind[Policy] {
-	return object(
+	return knownAgents(object(
 		key("version", versionKind(), func(p *Policy) *int { return &p.Version },
 			"Version of the format. This program reads version 1.").must(),
 		key("image", imageKind(), func(p *Policy) *Image { return &p.Image },
 			"What the sandbox runs: a Docker reference, the id of an image that exists only in the engine, or {build: Dockerfile}."),
-		key("agent", oneOf(Agents()...), func(p *Policy) *string { return &p.Agent },
-			"Kit of the agent: how to start it, the hosts and the credential that it needs."),
+		key("agent", plainText(agentName()), func(p *Policy) *string { return &p.Agent },
+			"Kit of the agent: how to start it, the hosts and the credential that it needs. One of "+strings.Join(Agents(), ", ")+", or of `agents`."),
+		key("agents", agentsKind(), func(p *Policy) *[]OwnAgent { return &p.Agents },
+			"Further kits, by name."),
 		key("user", oneOf(UserAgent, UserRoot), func(p *Policy) *User { return &p.User },
 			"Who the agent is inside: an unprivileged user (default), or root without capabilities."),
 		key("seccomp", oneOf(SeccompStrict, SeccompDefault), func(p *Policy) *Seccomp { return &p.Seccomp },
@@ -37,7 +39,7 @@ func fileKind() kind[Policy] {
 			"What a run may use. Sizes have a unit (4GiB), times too (30m)."),
 		key("evidence", evidenceKind(), func(p *Policy) *Evidence { return &p.Evidence },
 			"What the manifest of a run holds, and who signs it."),
-	)
+	))
 }
 
 func versionKind() kind[int] {

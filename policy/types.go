@@ -11,7 +11,8 @@ const Version = 1
 type Policy struct {
 	Version     int
 	Image       Image
-	Agent       string // kit name, one of [Agents]; empty: the command is given on the command line
+	Agent       string     // name of a kit, see [Policy.Kit]; empty: the command is given on the command line
+	Agents      []OwnAgent // sorted by name
 	User        User
 	Seccomp     Seccomp
 	Workspace   Workspace

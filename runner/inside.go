@@ -178,7 +178,8 @@ func (r *run) inside(p *Plan, vars *variables) error {
 	if err := enc.Encode(r.insidePolicy()); err != nil {
 		return err
 	}
-	p.files, p.trust, p.Files = []link.File{{Name: insidePolicyFile, Content: text.Bytes()}}, nil, nil
+	p.files = append(r.kitFiles(), link.File{Name: insidePolicyFile, Content: text.Bytes()})
+	p.trust, p.Files = nil, nil
 	vars.set(insidePolicyVariable, path.Join(link.FilesDir, insidePolicyFile), "sandbox")
 	if r.authority != nil {
 		var more []link.File

@@ -43,6 +43,7 @@ type Plan struct {
 	Grace     Duration        `json:"grace"`
 	Output    int64           `json:"output"` // bytes of output that the logs keep
 	Policy    PolicyPlan      `json:"policy"`
+	Kit       *KitPlan        `json:"kit,omitempty"` // what a kit has brought into all of this
 	Lowered   []event.Lowered `json:"lowered"`
 
 	files []link.File // what of Files the runner has
@@ -62,7 +63,7 @@ type Identity struct {
 type Variable struct {
 	Name   string `json:"name"`
 	Value  string `json:"value,omitempty"`
-	Source string `json:"source"` // image, sandbox, policy, host or credential
+	Source string `json:"source"` // image, sandbox, kit, policy, host or credential
 	value  string
 }
 
@@ -123,6 +124,7 @@ func (r *run) makePlan() (*Plan, error) {
 		Grace:   Duration(p.Resources.Grace),
 		Output:  int64(p.Resources.Output),
 		Policy:  PolicyPlan{Path: p.Name(), Digest: p.Digest(), Compiled: p, Ceiling: r.cfg.CeilingDigest},
+		Kit:     r.kitPlan(),
 	}
 	plan.Container = engine.Spec{
 		Run: r.id, Image: r.image.ID, Hostname: engine.Hostname, IPv6: plan.Engine.IPv6,
@@ -173,7 +175,7 @@ func volumes(img engine.Image, p *policy.Policy, ids workspace.IDs) []engine.Tmp
 	return all
 }
 
-// environment is the image's, then the sandbox's own, then the policy's, then what the sandbox insists on; the later
+// environment is the image's, then the sandbox's own, then the kit's, then the policy's, then what the sandbox insists on; the later
 // wins. Nothing of the runner's environment gets in unless the policy names it.
 func (r *run) environment(p *Plan) error {
 	vars := newVariables()
@@ -196,6 +198,7 @@ func (r *run) environment(p *Plan) error {
 		vars.set(fmt.Sprintf("GIT_CONFIG_KEY_%d", i), "safe.directory", "sandbox")
 		vars.set(fmt.Sprintf("GIT_CONFIG_VALUE_%d", i), dir, "sandbox")
 	}
+	r.kitEnvironment(vars)
 	for _, v := range r.cfg.Policy.Env {
 		if !v.FromHost {
 			vars.set(v.Name, v.Value, "policy")

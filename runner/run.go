@@ -29,10 +29,13 @@ import (
 type Config struct {
 	Version string // of this program, for the record
 
-	Argv    []string // the task's command; required
-	Project string   // directory on the host; required
-	Subdir  string   // working directory below the project, slash-separated
-	Image   string   // reference or id of an image that the engine has; required
+	Argv []string // the task's command; required
+	// Kit is the agent that Argv starts, and what it has added to Policy; nil for another command.
+	Kit *policy.KitUse
+
+	Project string // directory on the host; required
+	Subdir  string // working directory below the project, slash-separated
+	Image   string // reference or id of an image that the engine has; required
 
 	Proxy egress.Proxy // the company's, for the runner's own dials; zero for none
 	CAs   [][]byte     // PEM files of certificate authorities to trust there beside the system's
@@ -197,7 +200,7 @@ func (r *run) finished(end ending, err error) event.RunFinished {
 	case end.reason == event.NotStarted:
 		f.Outcome, f.Reason = event.Failure, end.exit.Error
 	case end.exit.Code != 0:
-		f.Outcome = event.Failure
+		f.Outcome, f.Reason = event.Failure, r.exitMeaning(end)
 	default:
 		f.Outcome = event.Success
 	}
@@ -223,7 +226,7 @@ func (r *run) execute(ctx context.Context) (end ending, err error) {
 		return end, errors.Join(err, box.close(ctx))
 	}
 	err = box.link.drain(ctx, end.stopped())
-	return end, errors.Join(err, r.collect(ctx, box))
+	return end, errors.Join(err, r.collect(ctx, box), r.lacksProgram(end))
 }
 
 // cancelledBy turns the failure of a cancelled run into its cancellation.
@@ -241,7 +244,7 @@ func (r *run) started() event.RunStarted {
 	return event.RunStarted{
 		Contract: event.Contract, Runner: r.cfg.Version, Argv: r.cfg.Argv, Project: r.cfg.Project,
 		Policy: event.PolicyRef{Path: p.Name(), Digest: p.Digest(), CeilingDigest: r.cfg.CeilingDigest},
-		TTY:    r.cfg.TTY, Timeout: r.timeout(),
+		TTY:    r.cfg.TTY, Timeout: r.timeout(), Kit: r.kitName(),
 	}
 }
 

@@ -51,6 +51,9 @@ func arrows() map[string][]string {
 		"policy/convert":       {"policy"},
 		"policy":               {"go.yaml.in/yaml/v4", "golang.org/x/net"},
 
+		// What tests share.
+		"runner/runnertest": nil,
+
 		// Programs of tests, which are built as programs.
 		"runner/engine/internal/sysprobe": {"golang.org/x/sys"},
 		"runner/internal/escapeprobe":     {"golang.org/x/sys"},

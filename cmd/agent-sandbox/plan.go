@@ -16,6 +16,9 @@ func printPlan(out io.Writer, p *runner.Plan) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("command", "%s", strings.Join(p.Argv, " "))
+	if k := p.Kit; k != nil {
+		row("kit", "%s", kitLine(k))
+	}
 	row("project", "%s as %s (%s)", p.Project, p.Workspace.Target, p.Workspace.Mode)
 	row("image", "%s (%s)", p.Image.Reference, p.Image.ID)
 	row("agent", "%s, uid %d, gid %d, no capabilities", p.Agent.User, p.Agent.UID, p.Agent.GID)

@@ -164,8 +164,9 @@ func (a *app) discoverFor(ctx context.Context, cfg runner.Config, bundles []stri
 	return discover.Find(ctx, discover.Config{Bundles: bundles, Project: cfg.Project, Subdir: cfg.Subdir})
 }
 
-// expanded is the policy with the hosts of its bundles. A bundle that nothing is found for is said, and allows nothing.
+// expanded is the policy with what its agent needs, and the hosts of its bundles. A bundle that nothing is found for is said, and allows nothing.
 func (a *app) expanded(ctx context.Context, p *policy.Policy, project, sub string) (*policy.Policy, error) {
+	p = a.withAgent(p)
 	var ask []string
 	for _, name := range p.UsedBundles() {
 		if b, _ := policy.LookupBundle(name); b.How != "" {

@@ -28,16 +28,22 @@ type runFlags struct {
 	timeout                         time.Duration
 	tty, dryRun, json, locked       bool
 	verbose                         bool
+	command                         bool // the arguments are a command, whatever agent the policy names
 }
 
 func (a *app) runCommand() *cobra.Command {
 	var f runFlags
 	c := &cobra.Command{
-		Use:   "run [flags] -- COMMAND [ARG...]",
-		Short: "Run a command in the sandbox",
-		Long: `run starts the command in a sandbox of the project: the git repository or the directory
+		Use:   "run [flags] [TASK | -- COMMAND [ARG...]]",
+		Short: "Run an agent or a command in the sandbox",
+		Long: `run starts an agent or a command in a sandbox of the project: the git repository or the directory
 with a policy that the current directory is in. It streams the command's output and ends
 with its exit status. What it changed is kept for "diff" and "apply".
+
+With --agent, or with "agent:" in the policy, TASK is what the agent is to do, as one argument; "-" reads it
+from standard input. With -t and no task the agent is started for a conversation. Its hosts
+and its credential are added to the policy: "agents NAME" shows them. Without --agent, what follows -- is a command,
+and gets nothing added.
 
 The command reaches the hosts that the policy's network.allow names, and no others. Where this
 machine needs a proxy for that, HTTPS_PROXY, HTTP_PROXY and NO_PROXY say so; the command needs to
@@ -46,20 +52,26 @@ know nothing of it.
 Exit status: the command's own; 124 when the policy's time limit ended it; 125 when
 agent-sandbox failed or refused; 126 and 127 when the command could not be started or was
 not found; 2 for wrong usage or an invalid policy.`,
-		Example: `  agent-sandbox run -- npm test
+		Example: `  agent-sandbox run --agent claude "fix the failing test"
+  agent-sandbox run -- npm test
   agent-sandbox run -t -- bash
   agent-sandbox run --dry-run --json -- make`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runTask(cmd.Context(), f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.command = cmd.ArgsLenAtDash() == 0
+			return a.runTask(cmd.Context(), f, args)
+		},
 	}
 	f.register(c)
+	c.Flags().StringVar(&f.agent, "agent", "", "agent to do the task, instead of the policy's; see `agents`")
+	_ = c.RegisterFlagCompletionFunc("agent", cobra.FixedCompletions(policy.Agents(), cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	c.Flags().SetInterspersed(false)
 	return c
 }
 
 func (a *app) shellCommand() *cobra.Command {
-	f := runFlags{tty: true}
+	f := runFlags{tty: true, command: true}
 	c := &cobra.Command{
 		Use:   "shell [flags]",
 		Short: "Look around in the sandbox: run -t -- bash",
@@ -75,7 +87,6 @@ func (f *runFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.image, "image", "", "image to run, instead of the policy's")
 	flags.StringVar(&f.policy, "policy", "", "policy file, instead of the project's "+policyFile)
 	flags.StringVar(&f.workspace, "workspace", "", "project directory, instead of the one around the current directory")
-	flags.StringVar(&f.agent, "agent", "", "agent kit to run the task with")
 	flags.DurationVar(&f.timeout, "timeout", 0, "time limit, if shorter than the policy's")
 	flags.BoolVar(&f.locked, "locked", false, "refuse an image that the lock file does not name")
 	flags.StringArrayVar(&f.caFiles, "ca-file", nil, "PEM file of certificate authorities to trust beside the system's, such as a company's; repeatable")
@@ -85,8 +96,8 @@ func (f *runFlags) register(c *cobra.Command) {
 }
 
 // runTask is `run`. Every failure before the task runs has exit status 125, but for what the caller got wrong.
-func (a *app) runTask(ctx context.Context, f runFlags, argv []string) error {
-	cfg, err := a.runConfig(f, argv)
+func (a *app) runTask(ctx context.Context, f runFlags, args []string) error {
+	cfg, err := a.runConfig(f, args)
 	if err != nil {
 		return failure(err)
 	}
@@ -98,7 +109,7 @@ func (a *app) runTask(ctx context.Context, f runFlags, argv []string) error {
 	if f.json {
 		stdout = a.stderr
 	}
-	cfg.Stdin, cfg.Stdout, cfg.Stderr = a.stdin, stdout, a.stderr
+	cfg.Stdout, cfg.Stderr = stdout, a.stderr
 	if f.tty {
 		restore, err := a.rawTerminal(ctx, &cfg)
 		if err != nil {
@@ -174,13 +185,7 @@ func (t *lateTerminal) Close() error {
 }
 
 // runConfig gathers what the flags and the environment say.
-func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
-	if len(argv) == 0 {
-		return runner.Config{}, usage("no command\nhint: agent-sandbox run -- COMMAND [ARG...]")
-	}
-	if f.agent != "" {
-		return runner.Config{}, usage("--agent: this version has no agent kits yet\nhint: name the agent's command after --")
-	}
+func (a *app) runConfig(f runFlags, args []string) (runner.Config, error) {
 	if f.locked {
 		return runner.Config{}, usage("--locked: this version has no lock file yet\nhint: name the image by its id or digest with --image")
 	}
@@ -198,6 +203,10 @@ func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
 	if err := supported(p); err != nil {
 		return runner.Config{}, err
 	}
+	task, err := a.startOf(f, p, args)
+	if err != nil {
+		return runner.Config{}, err
+	}
 	cas, err := caFiles(f.caFiles)
 	if err != nil {
 		return runner.Config{}, err
@@ -212,8 +221,8 @@ func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
 	}
 	ci, _ := a.lookupEnv("CI")
 	return runner.Config{
-		Version: version, Argv: argv, Project: project, Subdir: sub, Image: imageOf(f, p), Timeout: f.timeout,
-		Policy: p, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
+		Version: version, Argv: task.argv, Kit: task.kit, Stdin: task.input, Project: project, Subdir: sub, Image: imageOf(f, p), Timeout: f.timeout,
+		Policy: task.policy, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
 		Proxy: a.proxy(), CAs: cas,
 		CI: ci != "" && ci != "false" && ci != "0",
 	}, nil
@@ -270,7 +279,7 @@ func supported(p *policy.Policy) error {
 
 // features are the mechanisms that this version has.
 func features() policy.Features {
-	return policy.Features{Network: true, Credentials: credential.Features()}
+	return policy.Features{Network: true, Agents: true, Credentials: credential.Features()}
 }
 
 // dryRun prints the plan.

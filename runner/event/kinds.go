@@ -82,6 +82,7 @@ type RunStarted struct {
 	Policy   PolicyRef     `json:"policy"`
 	TTY      bool          `json:"tty"`
 	Timeout  time.Duration `json:"timeout_ns"`
+	Kit      string        `json:"kit,omitempty"` // name of the agent's kit, if the command is that of one
 }
 
 // RunPlanned says in what it runs ("run.planned"). A run that fails before image, engine and workspace are settled

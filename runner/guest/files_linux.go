@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +72,8 @@ func (files insideFiles) fill(start *link.Start, usual trustPlaces) (*link.Trust
 				missing = append(missing, err.Error())
 			}
 		}
-		if err := files.write(f.Name, append(before, f.Content...)); err != nil {
+		content := append(before, f.Content...)
+		if err := errors.Join(files.write(f.Name, content), copyFile(f.Copy, content)); err != nil {
 			return nil, err
 		}
 	}
@@ -94,6 +96,25 @@ func (files insideFiles) fill(start *link.Start, usual trustPlaces) (*link.Trust
 func (files insideFiles) write(name string, content []byte) error {
 	_, err := files[name].Write(content)
 	return err
+}
+
+// copyFile gives the agent a file of its own, with its rights. One that the image or a mount has there is left alone.
+func copyFile(name string, content []byte) error {
+	if name == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
 }
 
 // Close closes those that are open.

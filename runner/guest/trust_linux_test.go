@@ -105,6 +105,8 @@ func TestFiles(t *testing.T) {
 			{Name: "policy.json", Content: []byte("{}\n")},
 			{Name: "wgetrc", Content: []byte("more\n"), After: in("wgetrc")},
 			{Name: "apt.conf", Content: []byte("alone\n"), After: in("absent")},
+			{Name: "kit.json", Content: []byte("{}\n"), Copy: in("home/.kit/settings.json")},
+			{Name: "taken.json", Content: []byte("{}\n"), Copy: in("wgetrc")},
 		},
 		Trust: &link.Trust{
 			CA:      encodePEM("CERTIFICATE", newCertificate(t, "run")),
@@ -116,6 +118,11 @@ func TestFiles(t *testing.T) {
 	for name, want := range map[string]string{"policy.json": "{}\n", "wgetrc": "passive_ftp = on\nmore\n", "apt.conf": "alone\n"} {
 		if got := string(readMade(t, dir, name)); got != want {
 			t.Errorf("%s has %q, want %q", name, got, want)
+		}
+	}
+	for name, want := range map[string]string{"home/.kit/settings.json": "{}\n", "wgetrc": "passive_ftp = on\n"} {
+		if got, err := os.ReadFile(in(name)); string(got) != want {
+			t.Errorf("%s has %q, want %q: %v", name, got, want, err)
 		}
 	}
 	for name, want := range map[string][]string{

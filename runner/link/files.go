@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 )
 
@@ -34,6 +35,9 @@ type File struct {
 	// After names a file inside whose content comes first if there is one, so that a setting is added to those of the
 	// image. It is read with the agent's rights.
 	After string `json:"after,omitempty"`
+	// Copy is where the agent gets one of its own, to change as it likes: an absolute path, which the guest makes with the agent's
+	// rights. What is there already stays.
+	Copy string `json:"copy,omitempty"`
 }
 
 // Trust has the guest put together the certificates that the programs inside are to trust. It reads the files that are
@@ -70,6 +74,9 @@ func (s *Start) CheckFiles() error {
 	for _, f := range s.Files {
 		if f.Name == "" || f.Name[0] == '.' || strings.ContainsAny(f.Name, "/\x00") || len(f.Name) > 100 || taken[f.Name] {
 			return fmt.Errorf("a file can't have the name %q", f.Name)
+		}
+		if f.Copy != "" && (!path.IsAbs(f.Copy) || path.Clean(f.Copy) != f.Copy || strings.HasPrefix(f.Copy, FilesDir+"/") || strings.ContainsRune(f.Copy, 0)) {
+			return fmt.Errorf("a file can't be copied to %q", f.Copy)
 		}
 		taken[f.Name] = true
 		size += len(f.Content)

@@ -20,6 +20,11 @@ func TestCheckFiles(t *testing.T) {
 		"a certificate":     {Start{Trust: &Trust{CA: ca, Bundles: []string{"/a"}}}, true},
 		"as many as can be": {Start{Files: full}, true},
 
+		"a copy":              {Start{Files: []File{{Name: "a", Copy: "/home/agent/.a/b"}}}, true},
+		"a relative copy":     {Start{Files: []File{{Name: "a", Copy: "home/a"}}}, false},
+		"a copy elsewhere":    {Start{Files: []File{{Name: "a", Copy: "/home/../etc/a"}}}, false},
+		"a copy beside it":    {Start{Files: []File{{Name: "a", Copy: FilesDir + "/b"}}}, false},
+		"a copy with a NUL":   {Start{Files: []File{{Name: "a", Copy: "/a\x00"}}}, false},
 		"no name":             {Start{Files: []File{{}}}, false},
 		"a directory":         {Start{Files: []File{{Name: "a/b"}}}, false},
 		"the parent":          {Start{Files: []File{{Name: ".."}}}, false},
