@@ -188,7 +188,7 @@ func (c *connection) idleLimit() time.Duration {
 func (c *connection) begin(ctx context.Context) (stage, *end) {
 	if c.verdict.TCP {
 		c.record.Protocol = TCP
-		c.up.scan = newScanner(patterns(c.g.credentials, nil))
+		c.up.scan = newScanner(c.g.checks.patterns(c.g.credentials, nil))
 		return c.splice, nil
 	}
 	defer c.await(ctx)()
@@ -208,7 +208,7 @@ func (c *connection) begin(ctx context.Context) (stage, *end) {
 		if c.verdict.Inspect {
 			return c.inspect(false, nil), nil
 		}
-		c.up.scan = newScanner(patterns(c.g.credentials, nil))
+		c.up.scan = newScanner(c.g.checks.patterns(c.g.credentials, nil))
 		return c.beginHTTP(ctx)
 	}
 	return nil, refuse(CodeProtocol, "the agent speaks neither TLS nor HTTP/1 there; another protocol needs an entry with `tcp: true`")

@@ -37,7 +37,7 @@ func (c *connection) nextRequest(ctx context.Context, first bool) (*request, *en
 		return nil, c.opening(ctx, err)
 	}
 	c.record.ServerName = cut(r.host)
-	if e := r.checkHost(c.verdict.Target, c.record.Dialled.Port()); e != nil {
+	if e := c.g.checks.host(r, c.verdict.Target, c.record.Dialled.Port()); e != nil {
 		return nil, e
 	}
 	r.normalize(first)

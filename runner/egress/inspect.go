@@ -66,7 +66,7 @@ func (c *connection) inspect(secure bool, taken []byte) stage {
 			in.scheme = "https"
 			in.bound = c.g.boundTo(c.verdict.Target) // never attached without TLS
 		}
-		in.foreign = patterns(c.g.credentials, in.bound)
+		in.foreign = c.g.checks.patterns(c.g.credentials, in.bound)
 		return in.run(ctx, secure)
 	}
 }
