@@ -57,8 +57,9 @@ type stage func(ctx context.Context) *end
 func (g *Gateway) Connect(ctx context.Context, dialled netip.AddrPort, client Client) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	dialled = netip.AddrPortFrom(dialled.Addr().Unmap(), dialled.Port())
 	c := &connection{g: g, client: client, end: cancel, record: Connection{
-		Dialled: netip.AddrPortFrom(dialled.Addr().Unmap(), dialled.Port()), Start: time.Now(),
+		Name: g.names.name(dialled.Addr()), Dialled: dialled, Start: time.Now(),
 	}}
 	if e := g.enter(c, cancel); e != nil {
 		c.decline(e)
@@ -113,7 +114,6 @@ func (c *connection) open(ctx context.Context) *end {
 // decide asks the policy about the name that the address stands for, or about the address itself.
 func (c *connection) decide() *end {
 	r := &c.record
-	r.Name = c.g.names.name(r.Dialled.Addr())
 	host := r.Name
 	if host == "" {
 		host = r.Dialled.Addr().String()

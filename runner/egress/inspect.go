@@ -86,6 +86,9 @@ func (in *inspection) run(ctx context.Context, secure bool) *end {
 		}
 		conn = agent
 	}
+	if secure, ok := conn.(*tls.Conn); !ok || secure.ConnectionState().NegotiatedProtocol != "h2" {
+		conn = firstVersion{conn, in}
+	}
 	if e := in.c.g.web.serve(ctx, conn); e != nil {
 		return e
 	}
