@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
@@ -25,8 +26,9 @@ import (
 // setup is a sandbox: as it should be, or with protections left out.
 type setup struct {
 	name    string
-	policy  string   // its body
-	guest   []string // what the guest leaves out
+	policy  string               // its body
+	edit    func(*policy.Policy) // changes it
+	guest   []string             // what the guest leaves out
 	seam    seam
 	prepare func(t *testing.T, project string)
 	// mounts are further weakenings, which the project's path is needed for.
@@ -100,6 +102,10 @@ func (l *lab) start(t *testing.T, s setup, argv []string, stdin []byte) *box {
 		cas = [][]byte{s.world.authority}
 		s.seam.egress.Lookup, s.seam.egress.Dial = s.world.lookup, s.world.dial
 	}
+	p := testPolicy(t, s.policy)
+	if s.edit != nil {
+		s.edit(p)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), boxTimeout)
 	defer cancel()
 	var in io.Reader = bytes.NewReader(stdin)
@@ -112,7 +118,7 @@ func (l *lab) start(t *testing.T, s setup, argv []string, stdin []byte) *box {
 	}
 	var stdout, stderr bytes.Buffer
 	b.result, b.err = Run(ctx, Config{
-		Version: "test", Argv: argv, Project: b.project, Image: cmp.Or(s.image, l.image), Policy: testPolicy(t, s.policy),
+		Version: "test", Argv: argv, Project: b.project, Image: cmp.Or(s.image, l.image), Policy: p,
 		Engine: l.engine, Store: cmp.Or(s.store, l.store),
 		CAs: cas, LookupEnv: lookupEnv, Stdin: in, Handlers: handlers, Stdout: &stdout, Stderr: &stderr, seam: s.seam,
 	})
