@@ -70,7 +70,7 @@ func limitAttacks() []attack {
 	return []attack{
 		slowly("slow-loris: nothing at all", "a.plain.example", "", "", "", refusedAt("a.plain.example")),
 		slowly("slow-loris: a head, byte by byte", "b.plain.example", "", "GET / HTTP/1.1\r\nHost: b.plain.example\r\nX: ", "x", refusedAt("b.plain.example")),
-		slowly("slow-loris: a head, byte by byte, where requests are looked at", "c1.ruled.example", "c1.ruled.example", "GET /open/1 HTTP/1.1\r\nHost: c1.ruled.example\r\nX: ", "x", allowedAt("c1.ruled.example")),
+		slowly("slow-loris: a head, byte by byte, where requests are looked at", "c1.ruled.example", "c1.ruled.example", "GET /open/1 HTTP/1.1\r\nHost: c1.ruled.example\r\nX: ", "x", refusedAt("c1.ruled.example")),
 		slowly("slow-loris: a client hello, byte by byte", "d.ruled.example", "raw", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "x", refusedAt("d.ruled.example")),
 		stalled, upload, many,
 	}

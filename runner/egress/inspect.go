@@ -87,7 +87,7 @@ func (in *inspection) run(ctx context.Context, secure bool) *end {
 		conn = agent
 	}
 	if secure, ok := conn.(*tls.Conn); !ok || secure.ConnectionState().NegotiatedProtocol != "h2" {
-		conn = firstVersion{conn, in}
+		conn = &firstVersion{Conn: conn, in: in}
 	}
 	if e := in.c.g.web.serve(ctx, conn); e != nil {
 		return e
