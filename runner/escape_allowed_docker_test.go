@@ -72,7 +72,12 @@ func allowedSetups(t *testing.T) (base setup, offs []setup) {
     - {host: "*.guarded.example", rules: ["* /private/**"]}
 `, "", `, rules: ["GET /open/**"]`, "", `  model: {from: "env:ESCAPE_TOKEN", host: "*.model.example"}
 `, "")),
-		in(namedTargets, changed("  deny:\n", `    - {host: 169.254.169.254, port: 80}
+		in(namedTargets, changed("  deny:\n", `    - plain.example
+    - evilplain.example
+    - c-plain.example
+    - "*.denied.example"
+    - "*.example.com"
+    - {host: 169.254.169.254, port: 80}
     - {host: 10.0.0.5, port: 80}
     - {host: 28.5.200.200, port: 443, tcp: true}
     - {host: `+dialledAddress+`, port: [53, 443, 853], tcp: true}

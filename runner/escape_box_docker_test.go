@@ -100,7 +100,10 @@ func (l *lab) start(t *testing.T, s setup, argv []string, stdin []byte) *box {
 	var cas [][]byte
 	if s.world != nil {
 		cas = [][]byte{s.world.authority}
-		s.seam.egress.Lookup, s.seam.egress.Dial = s.world.lookup, s.world.dial
+		s.seam.egress.Dial = s.world.dial
+		if !s.world.realNames {
+			s.seam.egress.Lookup = s.world.lookup
+		}
 	}
 	p := testPolicy(t, s.policy)
 	if s.edit != nil {

@@ -16,14 +16,32 @@ func TestEscapeAllowed(t *testing.T) {
 	base, offs := allowedSetups(t)
 	var all []attack
 	for _, part := range [][]attack{
-		hostHeaders(), serverNames(base.world.ech), addresses(), redirects(), otherTargets(), smuggling(), pipelines(), paths(), webSockets(), strayPlaceholders(), ownValues(),
+		nearNames(), hostHeaders(), serverNames(base.world.ech), addresses(), redirects(), otherTargets(), smuggling(), pipelines(), paths(), webSockets(), strayPlaceholders(), ownValues(),
 	} {
 		all = append(all, part...)
 	}
 	l.runAllowed(t, "allowed", all, allowedControls(), base, offs)
 }
 
-// request is the head of one, without a body.
+// nearNames are look-ups of names that are not those of a rule, though they look like it.
+func nearNames() []attack {
+	var all []attack
+	for _, n := range []struct{ what, name string }{
+		{"the parent of a wildcard", "plain.example"},
+		{"the parent with letters before it", "evilplain.example"},
+		{"an allowed name with another one behind it", "c.plain.example.denied.example"},
+		{"the same in capitals, with a dot behind", "C.PLAIN.EXAMPLE.DENIED.EXAMPLE.COM."},
+		{"an allowed name with a hyphen for its dot", "c-plain.example"},
+	} {
+		all = append(all, attack{
+			name: "look-up: " + n.what, op: "lookup", args: []string{n.name}, refused: refusals("ENOENT"), by: "names are compared whole", control: "control: plain",
+			off: namedTargets, recorded: refusedName(n.name),
+		})
+	}
+	return all
+}
+
+// httpRequest is the head of one, without a body.
 func httpRequest(line, host string, more ...string) string {
 	text := line + " HTTP/1.1\r\nHost: " + host + "\r\n"
 	for _, h := range more {

@@ -37,6 +37,8 @@ type world struct {
 
 	secure, plain, other string // addresses of the servers: TLS, HTTP, and anything that is said
 
+	realNames bool // the runner asks the host's resolver
+
 	mu     sync.Mutex // guards what follows
 	seen   []string
 	asked  map[string]int
