@@ -23,6 +23,9 @@ type attack struct {
 	off   string
 	leaks []string
 
+	// mark is what servers see of an attack that gets through, tells what it learns then; see runAllowed.
+	mark, tells string
+
 	// recorded finds the event that the attack leaves. Without it, it leaves none: a system call that the kernel
 	// refuses is nobody's to see.
 	recorded func(event.Event) bool

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
@@ -25,15 +26,26 @@ import (
 // setup is a sandbox: as it should be, or with protections left out.
 type setup struct {
 	name    string
-	policy  string   // its body
-	guest   []string // what the guest leaves out
+	policy  string               // its body
+	edit    func(*policy.Policy) // changes it
+	guest   []string             // what the guest leaves out
 	seam    seam
 	prepare func(t *testing.T, project string)
 	// mounts are further weakenings, which the project's path is needed for.
-	mounts func(project string) []engine.Mount
-	image  string      // in place of the suite's
-	store  *runs.Store // in place of the suite's
+	mounts  func(project string) []engine.Mount
+	image   string            // in place of the suite's
+	world   *world            // that the sandbox can reach; nil for none
+	env     map[string]string // of the runner; nil for the suite's
+	stdin   io.Reader         // in place of the text
+	handler handler           // of the run's events; nil for none
+	store   *runs.Store       // in place of the suite's
 }
+
+// handler is a function that takes events.
+type handler func(event.Envelope) error
+
+// Handle implements event.Handler.
+func (h handler) Handle(e event.Envelope) error { return h(e) }
 
 // step and answer are escapeprobe's; see there.
 type step struct {
@@ -81,13 +93,37 @@ func (l *lab) start(t *testing.T, s setup, argv []string, stdin []byte) *box {
 	if s.mounts != nil {
 		s.seam.container.Mounts = s.mounts(b.project)
 	}
+	lookupEnv := os.LookupEnv
+	if s.env != nil {
+		lookupEnv = func(name string) (string, bool) { v, ok := s.env[name]; return v, ok }
+	}
+	var cas [][]byte
+	if s.world != nil {
+		cas = [][]byte{s.world.authority}
+		s.seam.egress.Dial = s.world.dial
+		if !s.world.realNames {
+			s.seam.egress.Lookup = s.world.lookup
+		}
+	}
+	p := testPolicy(t, s.policy)
+	if s.edit != nil {
+		s.edit(p)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), boxTimeout)
 	defer cancel()
+	var in io.Reader = bytes.NewReader(stdin)
+	if s.stdin != nil {
+		in = s.stdin
+	}
+	var handlers []event.Handler
+	if s.handler != nil {
+		handlers = append(handlers, s.handler)
+	}
 	var stdout, stderr bytes.Buffer
 	b.result, b.err = Run(ctx, Config{
-		Version: "test", Argv: argv, Project: b.project, Image: cmp.Or(s.image, l.image), Policy: testPolicy(t, s.policy),
+		Version: "test", Argv: argv, Project: b.project, Image: cmp.Or(s.image, l.image), Policy: p,
 		Engine: l.engine, Store: cmp.Or(s.store, l.store),
-		LookupEnv: os.LookupEnv, Stdin: bytes.NewReader(stdin), Stdout: &stdout, Stderr: &stderr, seam: s.seam,
+		CAs: cas, LookupEnv: lookupEnv, Stdin: in, Handlers: handlers, Stdout: &stdout, Stderr: &stderr, seam: s.seam,
 	})
 	b.stdout, b.stderr = stdout.Bytes(), stderr.Bytes()
 	b.events = recorded(t, cmp.Or(s.store, l.store), b.result.Run)

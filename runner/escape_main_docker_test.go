@@ -182,7 +182,7 @@ func (r *report) print(out io.Writer) {
 		count[result]++
 	}
 	_ = w.Flush()
-	fmt.Fprintf(out, "%d entries: %d refused, %d skipped, %d FAILED\n", len(r.rows), count["refused"], count["skipped"], count["FAILED"])
+	fmt.Fprintf(out, "%d entries: %d refused, %d skipped, %d known limits, %d FAILED\n", len(r.rows), count["refused"], count["skipped"], count["limit"], count["FAILED"])
 }
 
 // entry runs one entry as a subtest and puts it into the table. A skip says why by a call of skip.

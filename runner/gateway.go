@@ -59,6 +59,7 @@ func (r *run) openGateway() error {
 			Username: g.Username, Rules: g.Rules,
 		})
 	}
+	r.cfg.weaken(&cfg)
 	gateway, err := egress.New(cfg)
 	if err != nil {
 		return refusedBy(err)

@@ -2,7 +2,10 @@
 
 package runner
 
-import "github.com/org/agent-sandbox/runner/engine"
+import (
+	"github.com/org/agent-sandbox/runner/egress"
+	"github.com/org/agent-sandbox/runner/engine"
+)
 
 // seam lets the escape suite, which is in this package, leave protections out.
 type seam struct {
@@ -10,6 +13,8 @@ type seam struct {
 	unchecked bool   // the agent is started whatever was measured
 	noDisk    bool   // the disk is not guarded
 	authority []byte // a certificate that the sandbox is to trust
+	egress    egress.Weakened
+	limits    egress.Limits // of the gateway
 }
 
 func (s seam) weakened() engine.Weakened { return s.container }
@@ -24,3 +29,5 @@ func (s seam) verdict(err error) error {
 func (s seam) skipDisk() bool { return s.noDisk }
 
 func (s seam) testAuthority() []byte { return s.authority }
+
+func (s seam) weaken(cfg *egress.Config) { cfg.Weakened, cfg.Limits = s.egress, s.limits }

@@ -57,6 +57,7 @@ func arrows() map[string][]string {
 		// Programs of tests, which are built as programs.
 		"runner/engine/internal/sysprobe": {"golang.org/x/sys"},
 		"runner/internal/escapeprobe":     {"golang.org/x/sys"},
+		"runner/internal/hostileguest":    {"runner/link"},
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 func (x *exchange) forAgent(header http.Header) http.Header {
 	out := passedOn(header)
 	delete(out, "Alt-Svc") // HTTP/3 can't leave the sandbox: trying would cost the agent time
-	redact(out, x.attached)
+	x.in.c.g.checks.redact(out, x.attached)
 	return out
 }
 

@@ -57,8 +57,9 @@ type stage func(ctx context.Context) *end
 func (g *Gateway) Connect(ctx context.Context, dialled netip.AddrPort, client Client) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	dialled = netip.AddrPortFrom(dialled.Addr().Unmap(), dialled.Port())
 	c := &connection{g: g, client: client, end: cancel, record: Connection{
-		Dialled: netip.AddrPortFrom(dialled.Addr().Unmap(), dialled.Port()), Start: time.Now(),
+		Name: g.names.name(dialled.Addr()), Dialled: dialled, Start: time.Now(),
 	}}
 	if e := g.enter(c, cancel); e != nil {
 		c.decline(e)
@@ -113,7 +114,6 @@ func (c *connection) open(ctx context.Context) *end {
 // decide asks the policy about the name that the address stands for, or about the address itself.
 func (c *connection) decide() *end {
 	r := &c.record
-	r.Name = c.g.names.name(r.Dialled.Addr())
 	host := r.Name
 	if host == "" {
 		host = r.Dialled.Addr().String()
@@ -188,7 +188,7 @@ func (c *connection) idleLimit() time.Duration {
 func (c *connection) begin(ctx context.Context) (stage, *end) {
 	if c.verdict.TCP {
 		c.record.Protocol = TCP
-		c.up.scan = newScanner(patterns(c.g.credentials, nil))
+		c.up.scan = newScanner(c.g.checks.patterns(c.g.credentials, nil))
 		return c.splice, nil
 	}
 	defer c.await(ctx)()
@@ -208,7 +208,7 @@ func (c *connection) begin(ctx context.Context) (stage, *end) {
 		if c.verdict.Inspect {
 			return c.inspect(false, nil), nil
 		}
-		c.up.scan = newScanner(patterns(c.g.credentials, nil))
+		c.up.scan = newScanner(c.g.checks.patterns(c.g.credentials, nil))
 		return c.beginHTTP(ctx)
 	}
 	return nil, refuse(CodeProtocol, "the agent speaks neither TLS nor HTTP/1 there; another protocol needs an entry with `tcp: true`")

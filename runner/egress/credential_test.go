@@ -210,6 +210,7 @@ func TestLeakInTheClear(t *testing.T) {
 	for i, tt := range []struct{ host, text string }{
 		{"a.example", "GET / HTTP/1.1\r\nHost: a.example\r\nAuthorization: Bearer " + placeholder + "\r\n\r\n"},
 		{"a.example", "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 27\r\n\r\n-" + placeholder},
+		{"a.example", "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + placeholder[:5] + "\r\n15\r\n" + placeholder[5:] + "\r\n0\r\n\r\n"},
 		{"raw.example", "\x00user\x00" + placeholder},
 	} {
 		got, _ := s.talk(tt.host, backend.port, tt.text)
@@ -220,7 +221,7 @@ func TestLeakInTheClear(t *testing.T) {
 	if _, err := s.talk("raw.example", backend.port, "harmless"); err != nil {
 		t.Errorf("the positive control failed: %v", err)
 	}
-	if got := backend.bytes(4); strings.Contains(got, placeholder) || strings.Contains(got, realToken) || !strings.Contains(got, "harmless") {
+	if got := backend.bytes(5); strings.Contains(got, placeholder) || strings.Contains(got, realToken) || !strings.Contains(got, "harmless") {
 		t.Errorf("the host got %q", got)
 	}
 }

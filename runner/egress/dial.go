@@ -100,7 +100,7 @@ func (g *Gateway) addresses(ctx context.Context, v policy.Verdict, host policy.H
 	}
 	var permitted []netip.Addr
 	for _, addr := range all {
-		if v.PermitsAddress(addr) {
+		if g.checks.address(v, addr) {
 			permitted = append(permitted, addr.Unmap())
 		}
 	}

@@ -115,11 +115,11 @@ func (x *exchange) decide() *end {
 	x.path, x.query, _ = strings.Cut(raw, "?")
 	x.record.Path = cutTo(x.path, maxPathText)
 	own := &request{host: x.r.Host}
-	if slices.Contains([]string{"CONNECT", "TRACE", "TRACK", "PRI"}, strings.ToUpper(x.r.Method)) || !isToken(x.r.Method) {
+	if !x.in.c.g.checks.method(x.r.Method) {
 		x.record.Path = ""
 		return refuse(policy.CodeBadRequest, "the method is not one that is passed on")
 	}
-	if e := own.checkHost(x.in.c.verdict.Target, x.in.c.record.Dialled.Port()); e != nil {
+	if e := x.in.c.g.checks.host(own, x.in.c.verdict.Target, x.in.c.record.Dialled.Port()); e != nil {
 		return e
 	}
 	switch hosts := x.r.Header["Host"]; {

@@ -37,7 +37,7 @@ func (c *connection) nextRequest(ctx context.Context, first bool) (*request, *en
 		return nil, c.opening(ctx, err)
 	}
 	c.record.ServerName = cut(r.host)
-	if e := r.checkHost(c.verdict.Target, c.record.Dialled.Port()); e != nil {
+	if e := c.g.checks.host(r, c.verdict.Target, c.record.Dialled.Port()); e != nil {
 		return nil, e
 	}
 	r.normalize(first)
@@ -127,8 +127,8 @@ func (c *connection) sendChunks() *end {
 		if size == 0 {
 			return c.sendTrailers()
 		}
-		if _, err := fmt.Fprintf(c.up, "%x\r\n", size); err != nil {
-			return asEnd(err, broken(CodeBroken, "the host broke off"))
+		if e := c.frameChunk(fmt.Sprintf("%x\r\n", size)); e != nil {
+			return e
 		}
 		if e := c.sendBytes(size); e != nil {
 			return e
@@ -137,10 +137,18 @@ func (c *connection) sendChunks() *end {
 		if _, err := readLine(c.fromClient, &left); err != nil {
 			return badBody(err)
 		}
-		if _, err := io.WriteString(c.up, "\r\n"); err != nil {
-			return asEnd(err, broken(CodeBroken, "the host broke off"))
+		if e := c.frameChunk("\r\n"); e != nil {
+			return e
 		}
 	}
+}
+
+// frameChunk writes what stands between the chunks past the search for placeholders, which could else be cut in two by it.
+func (c *connection) frameChunk(text string) *end {
+	if _, err := c.up.writeTo(c.up.to, []byte(text)); err != nil {
+		return asEnd(err, broken(CodeBroken, "the host broke off"))
+	}
+	return nil
 }
 
 // parseChunkSize reads the size and leaves the extension; blanks before it are refused, since they were never meant to be there.

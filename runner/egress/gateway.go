@@ -31,6 +31,8 @@ type Config struct {
 	Recorder Recorder
 	// Limits bound what the policy leaves open; zero fields mean the defaults.
 	Limits Limits
+	// Weakened is for tests alone.
+	Weakened Weakened
 }
 
 // Limits bound the connections of one run.
@@ -72,6 +74,7 @@ type Gateway struct {
 	sessions    tls.ClientSessionCache
 	exchanges   chan struct{} // a place for each request that is open
 
+	checks checks
 	// Tests put other functions here; New sets the host's own resolver and dialer.
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
@@ -101,8 +104,9 @@ func New(cfg Config) (*Gateway, error) {
 		carried:  map[*connection]context.CancelCauseFunc{},
 		lookup:   lookupHost,
 		dial:     (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
-		sessions: tls.NewLRUClientSessionCache(maxSessions),
+		sessions: tls.NewLRUClientSessionCache(maxSessions), checks: allChecks(),
 	}
+	cfg.Weakened.apply(g)
 	g.buffers.New = func() any { return new([largeBuffer]byte) }
 	g.journal = newJournal(cfg.Recorder, g.limits.Records)
 	g.exchanges = make(chan struct{}, g.limits.Requests)

@@ -66,7 +66,7 @@ func (c *connection) inspect(secure bool, taken []byte) stage {
 			in.scheme = "https"
 			in.bound = c.g.boundTo(c.verdict.Target) // never attached without TLS
 		}
-		in.foreign = patterns(c.g.credentials, in.bound)
+		in.foreign = c.g.checks.patterns(c.g.credentials, in.bound)
 		return in.run(ctx, secure)
 	}
 }
@@ -85,6 +85,9 @@ func (in *inspection) run(ctx context.Context, secure bool) *end {
 			return in.untrusted(ctx, err)
 		}
 		conn = agent
+	}
+	if secure, ok := conn.(*tls.Conn); !ok || secure.ConnectionState().NegotiatedProtocol != "h2" {
+		conn = &firstVersion{Conn: conn, in: in}
 	}
 	if e := in.c.g.web.serve(ctx, conn); e != nil {
 		return e

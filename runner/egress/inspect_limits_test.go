@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -249,5 +250,73 @@ func TestRequestJournalIsBounded(t *testing.T) {
 	}
 	if n := len(last); n > maxTotals+3 {
 		t.Errorf("%d totals", n)
+	}
+}
+
+// TestUnreadable: what net/http can't read never gets to the handler, and is on record all the same.
+func TestUnreadable(t *testing.T) {
+	p := newPKI(t)
+	host := p.backend("a.example", false, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
+	s := p.inspecting("  allow: [{host: a.example, port: %d, private: true, rules: [\"GET /**\"]}]", host.port)
+	conn := s.secureDial("a.example", host.port)
+	br := bufio.NewReader(conn)
+	for _, tt := range []struct {
+		path   string
+		status int
+	}{{"/good", 200}, {"/%2/bad", 400}} {
+		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a.example\r\n\r\n", tt.path); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.ReadResponse(br, nil)
+		if err != nil || answer.StatusCode != tt.status {
+			t.Fatalf("%s: %v, %v", tt.path, answer, err)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+	}
+	_ = conn.Close()
+	if q := s.rec.request(1); q.Outcome != Allowed || q.Path != "/good" {
+		t.Errorf("the first request is recorded as %+v", q)
+	}
+	if q := s.rec.request(2); q.Outcome != Refused || q.Code != CodeProtocol || q.Host != "a.example" {
+		t.Errorf("the second request is recorded as %+v", q)
+	}
+	if c := s.rec.ended(1); c.Requests != 2 || c.Outcome != Allowed {
+		t.Errorf("the connection is recorded as %+v", c)
+	}
+}
+
+// TestSlowHead: a head that does not come in time ends the connection, and is on record; a connection that only waits for its next request is not.
+func TestSlowHead(t *testing.T) {
+	p := newPKI(t)
+	host := p.backend("a.example", false, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
+	s := p.limited("  allow: [{host: a.example, port: %d, private: true, rules: [\"GET /**\"]}]", host.port, Limits{Opening: 300 * time.Millisecond})
+	waiting := s.secureDial("a.example", host.port)
+	if _, err := io.WriteString(waiting, "GET /first HTTP/1.1\r\nHost: a.example\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	br := bufio.NewReader(waiting)
+	if answer, err := http.ReadResponse(br, nil); err != nil || answer.StatusCode != 200 {
+		t.Fatalf("%v, %v", answer, err)
+	} else if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+		t.Fatal(err)
+	}
+	slow := s.secureDial("a.example", host.port)
+	if _, err := io.WriteString(slow, "GET /slow HTTP/1.1\r\nHost:"); err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := io.Copy(io.Discard, slow); n != 0 {
+		t.Errorf("%d bytes came", n)
+	}
+	if q := s.rec.request(2); q.Outcome != Refused || q.Code != CodeSlow || q.Host != "a.example" {
+		t.Errorf("recorded as %+v", q)
+	}
+	if _, err := io.WriteString(waiting, "GET /again HTTP/1.1\r\nHost: a.example\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := http.ReadResponse(br, nil); err != nil || answer.StatusCode != 200 {
+		t.Errorf("the one that waited: %v, %v", answer, err)
+	}
+	if q := s.rec.request(3); q.Outcome != Allowed || q.Path != "/again" {
+		t.Errorf("recorded as %+v", q)
 	}
 }

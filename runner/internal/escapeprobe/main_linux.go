@@ -16,9 +16,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -35,7 +37,7 @@ type step struct {
 // answer is what came of it.
 type answer struct {
 	Name string `json:"name"`
-	// Answer is "ok", the name of an errno, "timeout", the name of the signal that ended the attempt, or "error".
+	// Answer is "ok", the name of an errno, a status of HTTP, "alert" for one of TLS, "timeout", the name of the signal that ended the attempt, or "error".
 	Answer string `json:"answer"`
 	Detail string `json:"detail,omitempty"`
 }
@@ -149,6 +151,12 @@ func nameOf(err error) string {
 	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return unix.ErrnoName(errno)
+	}
+	if status, ok := errors.AsType[statusError](err); ok {
+		return strconv.Itoa(int(status))
+	}
+	if remote, ok := errors.AsType[*net.OpError](err); ok && remote.Op == "remote error" {
+		return "alert" // of TLS
 	}
 	if late, ok := errors.AsType[interface {
 		error

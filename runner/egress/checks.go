@@ -1,0 +1,31 @@
+package egress
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/org/agent-sandbox/policy"
+)
+
+// checks are what a gateway refuses by beside the policy. They are functions because the escape suite leaves them out one by
+// one, to show what each is for; see [Weakened].
+type checks struct {
+	address  func(policy.Verdict, netip.Addr) bool           // before it is dialled
+	host     func(*request, policy.Host, uint16) *end        // of each request
+	method   func(string) bool                               // of a request that is inspected
+	patterns func([]Credential, []*Credential) []pattern     // of placeholders that go astray
+	redact   func(header http.Header, attached []attachment) // of answers
+}
+
+func allChecks() checks {
+	return checks{
+		address: policy.Verdict.PermitsAddress, host: (*request).checkHost, method: isPassedOn, patterns: patterns, redact: redact,
+	}
+}
+
+// isPassedOn is false for methods that are for proxies, that echo what was attached, or that change the protocol.
+func isPassedOn(method string) bool {
+	return isToken(method) && !slices.Contains([]string{"CONNECT", "TRACE", "TRACK", "PRI"}, strings.ToUpper(method))
+}

@@ -1,0 +1,150 @@
+//go:build docker
+
+package runner
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/org/agent-sandbox/runner/event"
+)
+
+// ransack prints all that an agent can read of processes and of what the sandbox was given, and the files that it finds.
+const ransack = `
+env; cat /proc/*/environ /proc/*/cmdline /proc/*/task/*/environ /run/agent-sandbox/* 2>/dev/null
+find / -xdev \( -path /proc -o -path /sys \) -prune -o -type f -newermt '-1 hour' -size -1024k -print0 2>/dev/null | xargs -0 -r cat 2>/dev/null
+cat`
+
+// spellings are what a secret looks like in a log.
+func spellings(secret string) []string {
+	all := []string{secret}
+	for _, before := range []string{"", "x", "xx"} {
+		encoded := base64.StdEncoding.EncodeToString([]byte(before + secret))
+		all = append(all, encoded[4:len(encoded)-4])
+	}
+	return all
+}
+
+func holds(text, secret string) bool {
+	for _, s := range spellings(secret) {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestEscapeSecrets: a credential that is attached outside is nowhere inside, nor in what is left of the run.
+func TestEscapeSecrets(t *testing.T) {
+	l := testLab(t)
+	env := map[string]string{"ESCAPE_TOKEN": modelSecret, "ESCAPE_BOT": botSecret}
+	held := l.ransacked(t, setup{policy: allowedPolicy, world: newWorld(t), env: env})
+	// The same secret as an ordinary variable is found in all these places but the engine's.
+	open := l.ransacked(t, setup{policy: "env: [ESCAPE_PLAIN]\n", env: map[string]string{"ESCAPE_PLAIN": modelSecret}})
+	for _, e := range []struct {
+		attack, by   string
+		held, opened string
+		control      string // in what was searched
+	}{
+		{"a credential in the environment, arguments and files of all processes", "a placeholder is inside", held.inside, open.inside, "ESCAPE_TOKEN="},
+		{"a credential in policy.json", "it has no secrets", held.policy, open.inside, `"ESCAPE_TOKEN"`},
+		{"a credential in the run's record", "what is attached is not recorded", held.record, open.record, "ESCAPE_TOKEN"},
+	} {
+		l.entry(t, "credentials", e.attack, e.by, func(t *testing.T, _ func(string)) {
+			switch {
+			case holds(e.held, modelSecret), holds(e.held, botSecret):
+				t.Error("the secret is there")
+			case !strings.Contains(e.held, e.control):
+				t.Errorf("the search did not come to %s: the entry proves nothing", e.control)
+			case !holds(e.opened, modelSecret):
+				t.Error("a secret that is there is not found: the entry proves nothing")
+			}
+		})
+	}
+	l.entry(t, "credentials", "a credential in docker inspect", "a container has no variables of the agent's", func(t *testing.T, skip func(string)) {
+		if held.inspected == "" {
+			skip("there is no docker command")
+		}
+		switch {
+		case holds(held.inspected, modelSecret), holds(held.inspected, botSecret):
+			t.Error("the secret is there")
+		case !strings.Contains(held.inspected, held.run):
+			t.Errorf("it is another container: %s", held.inspected)
+		}
+		// The control: a container that was made with it.
+		if got := l.inspect(t, "create", "--env", "ESCAPE_TOKEN="+modelSecret); !holds(got, modelSecret) {
+			t.Error("a secret that is there is not found: the entry proves nothing")
+		}
+	})
+}
+
+// found is what a search has come to.
+type found struct{ run, inside, policy, record, inspected string }
+
+// ransacked searches a sandbox from inside, and the engine meanwhile, and afterwards what is left.
+func (l *lab) ransacked(t *testing.T, s setup) found {
+	t.Helper()
+	more, input := io.Pipe()
+	s.stdin = more
+	var f found
+	s.handler = func(e event.Envelope) error {
+		if _, ok := e.Data.(event.AgentStarted); ok {
+			f.run = e.Run
+			f.inspected = l.inspect(t, e.Run)
+			return input.Close()
+		}
+		return nil
+	}
+	b := l.start(t, s, []string{"sh", "-c", ransack}, nil)
+	_ = input.Close()
+	if b.err != nil || b.result.ExitCode != 0 {
+		t.Fatalf("exit %d, %v\n%s", b.result.ExitCode, b.err, b.stderr)
+	}
+	f.inside = string(b.stdout)
+	if at := strings.Index(f.inside, `"version": 1`); at >= 0 {
+		f.policy = f.inside[at:min(len(f.inside), at+32<<10)]
+	}
+	err := filepath.WalkDir(b.result.Dir, func(path string, d fs.DirEntry, err error) error {
+		// Standard output is the agent's own word, and has all that was found inside.
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		f.record += string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// inspect shows the container of a run, or with "create" one that is made for the purpose; empty if there is no docker command.
+func (l *lab) inspect(t *testing.T, run string, options ...string) string {
+	t.Helper()
+	docker := func(args ...string) string {
+		out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "docker", args...).Output()
+		if err != nil {
+			t.Errorf("docker %q: %v", args, err)
+		}
+		return string(bytes.TrimSpace(out))
+	}
+	if _, err := exec.LookPath("docker"); err != nil {
+		return ""
+	}
+	if run != "create" {
+		id := docker("ps", "--all", "--quiet", "--filter", "label=agent-sandbox="+run)
+		return docker("inspect", id)
+	}
+	id := docker(append(append([]string{"create"}, options...), l.image, "true")...)
+	defer docker("rm", id)
+	return docker("inspect", id)
+}
