@@ -119,7 +119,7 @@ func allowedControls() []step {
 	}
 }
 
-// refusedAt finds what is recorded of an attack on a host of its own, with the code of the refusal if there is one for it.
+// refusedAt finds the refusal of a connection to a host, or of a request on it.
 func refusedAt(host string) func(event.Event) bool {
 	return func(e event.Event) bool {
 		switch e := e.(type) {

@@ -80,7 +80,7 @@ func TestEscapeSecrets(t *testing.T) {
 			t.Errorf("it is another container: %s", held.inspected)
 		}
 		// The control: a container that was made with it.
-		if got := l.inspect(t, "create", "--env", "ESCAPE_TOKEN="+modelSecret); !holds(got, modelSecret) {
+		if got := l.inspectNew(t, "--env", "ESCAPE_TOKEN="+modelSecret); !holds(got, modelSecret) {
 			t.Error("a secret that is there is not found: the entry proves nothing")
 		}
 	})
@@ -98,7 +98,7 @@ func (l *lab) ransacked(t *testing.T, s setup) found {
 	s.handler = func(e event.Envelope) error {
 		if _, ok := e.Data.(event.AgentStarted); ok {
 			f.run = e.Run
-			f.inspected = l.inspect(t, e.Run)
+			f.inspected = inspectRun(t, e.Run)
 			return input.Close()
 		}
 		return nil
@@ -127,24 +127,28 @@ func (l *lab) ransacked(t *testing.T, s setup) found {
 	return f
 }
 
-// inspect shows the container of a run, or with "create" one that is made for the purpose; empty if there is no docker command.
-func (l *lab) inspect(t *testing.T, run string, options ...string) string {
+// inspectRun shows the container of a run; empty if there is no docker command.
+func inspectRun(t *testing.T, run string) string {
 	t.Helper()
-	docker := func(args ...string) string {
-		out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "docker", args...).Output()
-		if err != nil {
-			t.Errorf("docker %q: %v", args, err)
-		}
-		return string(bytes.TrimSpace(out))
-	}
 	if _, err := exec.LookPath("docker"); err != nil {
 		return ""
 	}
-	if run != "create" {
-		id := docker("ps", "--all", "--quiet", "--filter", "label=agent-sandbox="+run)
-		return docker("inspect", id)
+	return docker(t, "inspect", docker(t, "ps", "--all", "--quiet", "--filter", "label=agent-sandbox="+run))
+}
+
+// inspectNew shows a container that is made with the options, and never started.
+func (l *lab) inspectNew(t *testing.T, options ...string) string {
+	t.Helper()
+	id := docker(t, append(append([]string{"create"}, options...), l.image, "true")...)
+	defer docker(t, "rm", id)
+	return docker(t, "inspect", id)
+}
+
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "docker", args...).Output()
+	if err != nil {
+		t.Errorf("docker %q: %v", args, err)
 	}
-	id := docker(append(append([]string{"create"}, options...), l.image, "true")...)
-	defer docker("rm", id)
-	return docker("inspect", id)
+	return string(bytes.TrimSpace(out))
 }

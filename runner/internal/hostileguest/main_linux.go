@@ -202,15 +202,15 @@ func (g *guest) network() error {
 }
 
 const (
-	floodOfNames       = 70_000
-	floodOfConnections = 1_000
-	floodAtOnce        = 500
+	floodOfNames       = 10_000
+	floodOfConnections = 500
+	floodAtOnce        = 250
 )
 
-// floods asks for more names than there are addresses, and dials with data that nobody wants.
+// floods asks for names, every other of which the policy has, and dials with data that nobody wants.
 func (g *guest) floods() error {
 	names, err := g.count(floodOfNames, func(i int) (link.Answer, error) {
-		return g.closing(link.Header{Purpose: link.Resolve, Name: fmt.Sprintf("n%d.plain.example", i), Type: "A"}, "")
+		return g.closing(link.Header{Purpose: link.Resolve, Name: fmt.Sprintf("n%d.%s.example", i, []string{"plain", "denied"}[i%2]), Type: "A"}, "")
 	})
 	if err != nil {
 		return err
