@@ -146,7 +146,7 @@ func (c agentCase) mends(t *testing.T) {
 		{ printenv NAME || tr '\0' '\n' </proc/$PPID/environ | sed -n 's/^NAME=//p'; } >seen.txt`, "NAME", c.inside)
 	model := &runnertest.Model{Key: c.key, Script: c.script(command), Last: "The test passes now."}
 	u, args := c.userOf(t, model)
-	r := u.finish(u.command(append(args, "--", agentTask)...))
+	r := u.finish(u.command(append(args, "--agent", c.kit, "--", agentTask)...))
 	u.wantCode(r, 0)
 	if !strings.Contains(r.stdout, model.Last) {
 		t.Errorf("stdout %q has no %q\nstderr: %s", r.stdout, model.Last, r.stderr)
@@ -164,7 +164,7 @@ func (c agentCase) mends(t *testing.T) {
 	c.checkRecord(u)
 }
 
-// userOf is somebody who has the key, and a policy that leads the kit's host to the model.
+// userOf is somebody who has the key, and a policy that names the agent and leads its host to the model.
 func (c agentCase) userOf(t *testing.T, model *runnertest.Model) (*user, []string) {
 	t.Helper()
 	cert, ca := certificateFor(t, c.host)
@@ -175,12 +175,12 @@ func (c agentCase) userOf(t *testing.T, model *runnertest.Model) (*user, []strin
 	u := newUser(t)
 	u.env = append(u.env, c.variable+"="+c.key)
 	u.write("calc.py", brokenCalc, 0o644)
-	u.policy(fmt.Sprintf("network: {allow: [{host: %s, port: 443, to: \"127.0.0.1:%s\"}]}\n", c.host, port))
+	u.policy(fmt.Sprintf("agent: %s\nnetwork: {allow: [{host: %s, port: 443, to: \"127.0.0.1:%s\"}]}\n", c.kit, c.host, port))
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(caFile, ca, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return u, []string{"run", "--image", agentsImage(), "--ca-file", caFile, "--agent", c.kit}
+	return u, []string{"run", "--image", agentsImage(), "--ca-file", caFile}
 }
 
 // certificateFor makes a certificate for a host, and the authority that signed it.
@@ -296,6 +296,9 @@ func (c agentCase) checkRecord(u *user) {
 	}
 	if plan.Kit == nil || plan.Kit.Name != c.kit || plan.Kit.Credential == "" || !plan.Kit.Added {
 		u.t.Errorf("the plan has the kit %+v", plan.Kit)
+	}
+	if shown := u.finish(u.command("show", "last")); !strings.Contains(shown.stdout, "agent       "+c.kit+" ") {
+		u.t.Errorf("show has no agent:\n%s", shown.stdout)
 	}
 	for _, file := range []string{runs.PlanFile, runs.EventsFile} {
 		if strings.Contains(u.log(file), c.key) {
