@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -51,6 +53,42 @@ func TestKitsAreComplete(t *testing.T) {
 			if v.FromHost || secretName.MatchString(v.Name) || hostOnlyName.MatchString(v.Name) {
 				t.Errorf("%s sets %s", name, v.Name)
 			}
+		}
+	}
+}
+
+// TestTriedVersions: what the kits say is tried is what the tests' image installs, as its lock file has it: by content, from wherever.
+func TestTriedVersions(t *testing.T) {
+	var manifest struct{ Dependencies map[string]string }
+	var lock struct {
+		Packages map[string]struct{ Version, Integrity, Resolved string }
+	}
+	for name, into := range map[string]any{"package.json": &manifest, "package-lock.json": &lock} {
+		b, err := os.ReadFile(filepath.Join("../testdata/agents", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(b, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tried := map[string]string{}
+	for _, name := range Agents() {
+		if k := kit(t, name); k.Tried && k.Install.From == "npm" {
+			tried[k.Install.Package] = k.Version
+		}
+	}
+	if diff := cmp.Diff(tried, manifest.Dependencies); diff != "" {
+		t.Errorf("the kits and the image differ (-kits +image)\n%s", diff)
+	}
+	for name, p := range lock.Packages {
+		if name != "" && p.Integrity == "" || p.Resolved != "" {
+			t.Errorf("package-lock.json: %s is pinned by %q, from %q", name, p.Integrity, p.Resolved)
+		}
+	}
+	for name, version := range tried {
+		if got := lock.Packages["node_modules/"+name].Version; got != version {
+			t.Errorf("package-lock.json has %s %s, want %s", name, got, version)
 		}
 	}
 }

@@ -129,7 +129,7 @@ func connected(c egress.Connection) event.Connection {
 	if c.Upstream.IsValid() {
 		e.Upstream = c.Upstream.String()
 	}
-	if !c.Place.IsZero() {
+	if c.Place.File != "" { // a rule of a kit has no line
 		e.Place = c.Place.String()
 	}
 	return e
@@ -142,7 +142,7 @@ func (r recorder) Request(q egress.Request) {
 		Outcome: q.Outcome.String(), Code: string(q.Code), Reason: q.Reason, Rule: q.Rule, Line: q.Line, Leak: q.Leak,
 		Up: q.Up, Down: q.Down, Start: q.Start.Round(0).UTC(), Duration: q.Duration, Count: q.Count,
 	}
-	if !q.Place.IsZero() {
+	if q.Place.File != "" {
 		e.Place = q.Place.String()
 	}
 	if q.Outcome == egress.Refused && q.Leak == "" && !q.Total {

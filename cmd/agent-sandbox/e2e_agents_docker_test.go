@@ -59,6 +59,13 @@ func agentCases() []agentCase {
 			},
 		},
 		{
+			name: "claude_signed_in", kit: "claude", variable: "CLAUDE_CODE_OAUTH_TOKEN", key: "sk-ant-oat01-test-" + strings.Repeat("KEY", 30) + "AA",
+			inside: "CLAUDE_CODE_OAUTH_TOKEN", host: "api.anthropic.com",
+			script: func(command string) []runnertest.Call {
+				return []runnertest.Call{{Tool: "Bash", Input: map[string]any{"command": "sed -i 's/a - b/a + b/' calc.py && " + command, "description": "mend and check"}}}
+			},
+		},
+		{
 			name: "codex", kit: "codex", variable: "OPENAI_API_KEY", key: "sk-proj-test-KEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEY", inside: "OPENAI_API_KEY", host: "api.openai.com",
 			script: func(command string) []runnertest.Call {
 				patch := "*** Begin Patch\n*** Update File: calc.py\n@@\n def add(a, b):\n-    return a - b\n+    return a + b\n*** End Patch\n"
@@ -80,6 +87,14 @@ func agentCases() []agentCase {
 		{
 			name: "opencode", kit: "opencode", variable: "ANTHROPIC_API_KEY", key: anthropicKey, inside: "ANTHROPIC_API_KEY", host: "api.anthropic.com",
 			script: opencodeScript,
+		},
+		{
+			name: "opencode_gemini", kit: "opencode", variable: "GEMINI_API_KEY", key: "AIzaSyTESTKEYKEYKEYKEYKEYKEYKEYKEYKEYKE", inside: "GOOGLE_GENERATIVE_AI_API_KEY",
+			host: "generativelanguage.googleapis.com", script: opencodeScript,
+		},
+		{
+			name: "opencode_openrouter", kit: "opencode", variable: "OPENROUTER_API_KEY", key: "sk-or-v1-" + strings.Repeat("0123456789abcdef", 4), inside: "OPENROUTER_API_KEY",
+			host: "openrouter.ai", script: opencodeScript,
 		},
 		{
 			name: "opencode_openai", kit: "opencode", variable: "OPENAI_API_KEY", key: "sk-proj-test-KEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEYKEY", inside: "OPENAI_API_KEY", host: "api.openai.com",
@@ -126,10 +141,12 @@ func needAgentsImage(t *testing.T) {
 }
 
 func (c agentCase) mends(t *testing.T) {
-	command := `python3 -B -c 'import calc; print(calc.add(2, 3))' >proof.txt; printenv ` + c.inside + ` >seen.txt; true`
+	// Claude Code keeps some variables from what it starts: its own environment has them.
+	command := strings.ReplaceAll(`python3 -B -c 'import calc; print(calc.add(2, 3))' >proof.txt;
+		{ printenv NAME || tr '\0' '\n' </proc/$PPID/environ | sed -n 's/^NAME=//p'; } >seen.txt`, "NAME", c.inside)
 	model := &runnertest.Model{Key: c.key, Script: c.script(command), Last: "The test passes now."}
 	u, args := c.userOf(t, model)
-	r := u.finish(u.command(append(args, "--", agentTask)...))
+	r := u.finish(u.command(append(args, "--agent", c.kit, "--", agentTask)...))
 	u.wantCode(r, 0)
 	if !strings.Contains(r.stdout, model.Last) {
 		t.Errorf("stdout %q has no %q\nstderr: %s", r.stdout, model.Last, r.stderr)
@@ -147,7 +164,7 @@ func (c agentCase) mends(t *testing.T) {
 	c.checkRecord(u)
 }
 
-// userOf is somebody who has the key, and a policy that leads the kit's host to the model.
+// userOf is somebody who has the key, and a policy that names the agent and leads its host to the model.
 func (c agentCase) userOf(t *testing.T, model *runnertest.Model) (*user, []string) {
 	t.Helper()
 	cert, ca := certificateFor(t, c.host)
@@ -158,12 +175,12 @@ func (c agentCase) userOf(t *testing.T, model *runnertest.Model) (*user, []strin
 	u := newUser(t)
 	u.env = append(u.env, c.variable+"="+c.key)
 	u.write("calc.py", brokenCalc, 0o644)
-	u.policy(fmt.Sprintf("network: {allow: [{host: %s, port: 443, to: \"127.0.0.1:%s\"}]}\n", c.host, port))
+	u.policy(fmt.Sprintf("agent: %s\nnetwork: {allow: [{host: %s, port: 443, to: \"127.0.0.1:%s\"}]}\n", c.kit, c.host, port))
 	caFile := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(caFile, ca, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return u, []string{"run", "--image", agentsImage(), "--ca-file", caFile, "--agent", c.kit}
+	return u, []string{"run", "--image", agentsImage(), "--ca-file", caFile}
 }
 
 // certificateFor makes a certificate for a host, and the authority that signed it.
@@ -280,6 +297,9 @@ func (c agentCase) checkRecord(u *user) {
 	if plan.Kit == nil || plan.Kit.Name != c.kit || plan.Kit.Credential == "" || !plan.Kit.Added {
 		u.t.Errorf("the plan has the kit %+v", plan.Kit)
 	}
+	if shown := u.finish(u.command("show", "last")); !strings.Contains(shown.stdout, "agent       "+c.kit+" ") {
+		u.t.Errorf("show has no agent:\n%s", shown.stdout)
+	}
 	for _, file := range []string{runs.PlanFile, runs.EventsFile} {
 		if strings.Contains(u.log(file), c.key) {
 			u.t.Errorf("the key is in %s", file)
@@ -315,6 +335,21 @@ func TestAgentOnTerminal(t *testing.T) {
 		t.Errorf("%d requests came to the model", n)
 	}
 	c.checkRecord(u)
+}
+
+// TestAgentWithAnotherKey: the model answers nobody without the key, so that the tests above can't pass with what is inside. The record says what
+// the agent's exit status means.
+func TestAgentWithAnotherKey(t *testing.T) {
+	needAgentsImage(t)
+	c := agentCases()[0]
+	model := &runnertest.Model{Key: "sk-ant-another", Script: c.script("true"), Last: "unreached"}
+	u, args := c.userOf(t, model)
+	r := u.finish(u.command(append(args, "mend it")...))
+	u.wantCode(r, 1)
+	s := u.wantOutcome(event.Failure, 1)
+	if want := "claude ended with 1: the task failed, or the API refused"; s.Reason != want || s.Changes != nil && s.Changes.Added+s.Changes.Modified > 0 {
+		t.Errorf("recorded: %q, %+v; want %q", s.Reason, s.Changes, want)
+	}
 }
 
 // TestAgentNotInImage: what is missing is said before anything else, and how to get it.

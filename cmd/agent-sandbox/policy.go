@@ -204,7 +204,7 @@ func (a *app) explain(ctx context.Context, args []string, file string, asJSON bo
 func newExplanationJSON(e policy.Explanation) explanationJSON {
 	v := explanationJSON{Action: e.Verdict.Action, Code: e.Verdict.Code, Reason: e.Verdict.Reason, Rule: e.Line, Add: e.Add, Hint: e.Hint}
 	v.Request.Host, v.Request.Port, v.Request.Method, v.Request.Path = e.Request.Host, e.Request.Port, e.Request.Method, e.Request.Path
-	if !e.Place.IsZero() {
+	if e.Place.File != "" {
 		v.Place = &e.Place
 	}
 	return v

@@ -41,6 +41,9 @@ func (a *app) startAgent(f runFlags, p *policy.Policy, name string, args []strin
 	if !ok {
 		return start{}, usage("--agent: there is no agent %q\nhint: `agent-sandbox agents` lists them", name)
 	}
+	if f.tty && len(args) == 1 && args[0] == "-" {
+		return start{}, usage("-t: the terminal is for the conversation, so the task can't be read from standard input\nhint: give it as an argument")
+	}
 	task, err := a.task(args)
 	if err != nil {
 		return start{}, err
@@ -115,15 +118,20 @@ func (a *app) withAgent(p *policy.Policy) *policy.Policy {
 	return out
 }
 
+// agentLine names an agent, the version that its kit is for, and its credential.
+func agentLine(name, version, credential string) string {
+	line := strings.TrimSpace(name + " " + version)
+	if credential != "" {
+		line += ", with the credential " + credential
+	}
+	return line
+}
+
 // kitLine is a kit's part in a plan, for people.
 func kitLine(k *runner.KitPlan) string {
-	line := strings.TrimSpace(k.Name + " " + k.Version)
-	if k.Credential != "" {
-		from := "of the policy"
-		if k.Added {
-			from = "added"
-		}
-		line += fmt.Sprintf("; credential %s, %s", k.Credential, from)
+	line := agentLine(k.Name, k.Version, k.Credential)
+	if k.Credential != "" && !k.Added {
+		line += " of the policy"
 	}
 	for i, h := range k.Hosts {
 		if i == 0 {

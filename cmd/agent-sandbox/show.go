@@ -97,6 +97,7 @@ type shownPlan struct {
 	}
 	Workspace struct{ Mode, Target string }
 	Seccomp   struct{ Profile string }
+	Kit       struct{ Version, Credential string }
 	Timeout   string
 }
 
@@ -137,6 +138,9 @@ func (p *page) run(r *runs.Run, shown shownRun, plan shownPlan) {
 		return
 	}
 	fmt.Fprintf(p, "  %s %s\n", p.paint.paint(dim, fmt.Sprintf("%-11s", "command")), commandLine(s.Start.Argv))
+	if s.Start.Kit != "" {
+		p.row("agent", "%s", agentLine(s.Start.Kit, plan.Kit.Version, plan.Kit.Credential))
+	}
 	p.row("project", "%s", s.Start.Project)
 	if plan.Dir != "" {
 		p.row("directory", "%s, inside", plan.Dir)

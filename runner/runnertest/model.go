@@ -83,6 +83,7 @@ func (m *Model) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.requests = append(m.requests, req)
 	m.mu.Unlock()
 	if req.Credential != m.Key {
+		w.Header().Set("X-Should-Retry", "false") // Anthropic's clients go by it
 		writeJSON(w, http.StatusUnauthorized, map[string]any{"type": "error", "error": map[string]any{
 			"type": "authentication_error", "code": "invalid_api_key", "message": "invalid API key",
 		}})
@@ -112,7 +113,7 @@ func (m *Model) answers(path string) func(w *stream, path string, body []byte) {
 		return m.messages
 	case path == "/v1/responses":
 		return m.responses
-	case path == "/v1/chat/completions":
+	case strings.HasSuffix(path, "/v1/chat/completions"):
 		return m.chat
 	case strings.HasPrefix(path, "/v1beta/models/"):
 		return m.gemini
