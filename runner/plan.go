@@ -34,6 +34,7 @@ type Plan struct {
 	Env       []Variable      `json:"env"`
 	Files     []string        `json:"files"` // what the sandbox itself adds inside
 	Image     engine.Image    `json:"image"`
+	Lock      LockPlan        `json:"lock"`
 	Engine    engine.Facts    `json:"engine"`
 	Workspace WorkspacePlan   `json:"workspace"`
 	Network   NetworkPlan     `json:"network"`
@@ -115,6 +116,7 @@ func (r *run) makePlan() (*Plan, error) {
 		TTY:     r.cfg.TTY,
 		Agent:   Identity{User: string(p.User), UID: ids.UID, GID: ids.GID, Home: engine.Home},
 		Image:   r.image,
+		Lock:    LockPlan{File: r.cfg.Lock.File, Locked: r.locked, Override: r.cfg.Lock.Override, Required: r.cfg.Lock.Required},
 		Engine:  r.engine.Facts(),
 		Network: NetworkPlan{Mode: "none", Capture: true, Found: r.found.Found, Skipped: r.found.Skipped},
 		Seccomp: SeccompPlan{Profile: p.Seccomp},

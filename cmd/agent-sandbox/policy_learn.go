@@ -96,7 +96,11 @@ func (a *app) learn(ctx context.Context, r *runs.Run, f learnFlags) error {
 		return err
 	}
 	refused, left := refusedRequests(summary.Refused)
-	cfg := runner.Config{Policy: p, Project: project, Image: imageOf(runFlags{}, p)}
+	reference, err := imageOf(runFlags{}, p, project)
+	if err != nil {
+		return err
+	}
+	cfg := runner.Config{Policy: p, Project: project, Image: reference}
 	if summary.Plan != nil {
 		cfg.Image = summary.Plan.Image.ID
 	}

@@ -86,7 +86,7 @@ func (f *runFlags) register(c *cobra.Command) {
 
 // runTask is `run`. Every failure before the task runs has exit status 125, but for what the caller got wrong.
 func (a *app) runTask(ctx context.Context, f runFlags, argv []string) error {
-	cfg, err := a.runConfig(f, argv)
+	cfg, err := a.runConfig(ctx, f, argv)
 	if err != nil {
 		return failure(err)
 	}
@@ -174,15 +174,12 @@ func (t *lateTerminal) Close() error {
 }
 
 // runConfig gathers what the flags and the environment say.
-func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
+func (a *app) runConfig(ctx context.Context, f runFlags, argv []string) (runner.Config, error) {
 	if len(argv) == 0 {
 		return runner.Config{}, usage("no command\nhint: agent-sandbox run -- COMMAND [ARG...]")
 	}
 	if f.agent != "" {
 		return runner.Config{}, usage("--agent: this version has no agent kits yet\nhint: name the agent's command after --")
-	}
-	if f.locked {
-		return runner.Config{}, usage("--locked: this version has no lock file yet\nhint: name the image by its id or digest with --image")
 	}
 	project, sub, err := a.project(f.workspace)
 	if err != nil {
@@ -206,16 +203,24 @@ func (a *app) runConfig(f runFlags, argv []string) (runner.Config, error) {
 	if err != nil {
 		return runner.Config{}, err
 	}
+	ci, _ := a.lookupEnv("CI")
+	inCI := ci != "" && ci != "false" && ci != "0"
+	chosen, err := choose(f, p, project, inCI)
+	if err != nil {
+		return runner.Config{}, err
+	}
+	if err := a.buildIfMissing(ctx, eng, chosen, f); err != nil {
+		return runner.Config{}, err
+	}
 	store, err := a.store()
 	if err != nil {
 		return runner.Config{}, err
 	}
-	ci, _ := a.lookupEnv("CI")
 	return runner.Config{
-		Version: version, Argv: argv, Project: project, Subdir: sub, Image: imageOf(f, p), Timeout: f.timeout,
+		Version: version, Argv: argv, Project: project, Subdir: sub, Image: chosen.reference, Lock: chosen.lock, Timeout: f.timeout,
 		Policy: p, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
 		Proxy: a.proxy(), CAs: cas,
-		CI: ci != "" && ci != "false" && ci != "0",
+		CI: inCI,
 	}, nil
 }
 
@@ -248,18 +253,6 @@ func caFiles(names []string) ([][]byte, error) {
 	return files, nil
 }
 
-// imageOf is what --image names, else the policy's image, else the program's default.
-func imageOf(f runFlags, p *policy.Policy) string {
-	switch {
-	case f.image != "":
-		return f.image
-	case p.Image.Reference != "":
-		return p.Image.Reference
-	default:
-		return defaultImage
-	}
-}
-
 // supported refuses a policy that asks for what this version can't do: running it without would be a silent promise.
 func supported(p *policy.Policy) error {
 	if problems := policy.Unsupported(p, features()); len(problems) > 0 {
@@ -270,7 +263,7 @@ func supported(p *policy.Policy) error {
 
 // features are the mechanisms that this version has.
 func features() policy.Features {
-	return policy.Features{Network: true, Credentials: credential.Features()}
+	return policy.Features{Network: true, Credentials: credential.Features(), ImageBuild: true}
 }
 
 // dryRun prints the plan.
