@@ -99,9 +99,14 @@ func (r *run) lockHint() string {
 	return fmt.Sprintf("`docker pull %s` gets the locked one; `agent-sandbox image lock` accepts the present one", r.cfg.Lock.references(r.cfg.Image)[0])
 }
 
-// pinned tells whether a reference can mean one image alone.
+// pinned tells whether a reference can mean one image alone. A shortened id can come to mean another one.
 func pinned(reference string) bool {
-	return strings.Contains(reference, "@sha256:") || strings.HasPrefix(reference, "sha256:")
+	name, digest, ok := strings.Cut(reference, "@")
+	if !ok {
+		name, digest = "an id alone", reference
+	}
+	hex, ok := strings.CutPrefix(digest, "sha256:")
+	return ok && name != "" && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
 // names tells whether the lock's entry is this image.

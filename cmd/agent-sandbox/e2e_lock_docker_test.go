@@ -103,6 +103,8 @@ func TestLockReference(t *testing.T) {
 	u.wantRefused(u.sandbox(true, "run", "--", "true"), "is not the image that .agent-sandbox.lock names")
 	u.write(image.LockFile, "{}", 0o644)
 	u.wantCode(u.sandbox(false, "run", "--", "true"), exitUsage)
+	u.wantCode(u.sandbox(false, "image", "lock"), 0)
+	u.wantCode(u.sandbox(true, "run", "--", "true"), 0)
 }
 
 // TestLockBuild: the image of a Dockerfile is built by run, locked, refused in CI once an input changed, and verified.

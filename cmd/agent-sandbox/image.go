@@ -25,6 +25,7 @@ type imageFlags struct {
 	args, caFiles                 []string
 	noCache, offline              bool
 	pull, json, verbose           bool
+	anew                          bool // a lock file that can't be used is no obstacle
 }
 
 func (a *app) imageCommand() *cobra.Command {
@@ -116,9 +117,16 @@ func (a *app) job(ctx context.Context, f imageFlags) (*imageJob, error) {
 		return nil, err
 	}
 	j := &imageJob{project: project, policy: p, lockFile: lockFileFor(f.policy, project)}
-	if j.lock, err = readLock(j.lockFile); err != nil {
+	var wrong *image.LockError
+	j.lock, err = readLock(j.lockFile)
+	if f.anew && errors.As(err, &wrong) {
+		fmt.Fprintf(a.stderr, "agent-sandbox: note: the lock file is written anew: %s\n", printableLine(wrong.Message))
+		j.lock, err = new(image.Lock), nil
+	}
+	if err != nil {
 		return nil, err
 	}
+	j.lock.Version = image.LockVersion
 	cfg, err := a.engineConfig()
 	if err != nil {
 		return nil, err

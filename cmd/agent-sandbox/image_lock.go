@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ import (
 )
 
 func (a *app) imageLockCommand() *cobra.Command {
-	var f imageFlags
+	f := imageFlags{anew: true}
 	c := &cobra.Command{
 		Use:   "lock [flags]",
 		Short: "Write down which image the policy's reference means",
@@ -59,7 +60,10 @@ func (a *app) imageLock(ctx context.Context, f imageFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	before := string(j.lock.JSON())
+	before, err := j.lockText()
+	if err != nil {
+		return err
+	}
 	if old, ok := j.lock.Images[key]; ok && old.Same(e) {
 		e = old // when it was resolved first
 	}
@@ -81,6 +85,15 @@ func (a *app) imageLock(ctx context.Context, f imageFlags) (err error) {
 		_, err := io.WriteString(w, printableText(unifiedDiff(out.File, before, after)))
 		return err
 	})
+}
+
+// lockText is the lock file as it is, to show what changes.
+func (j *imageJob) lockText() (string, error) {
+	b, err := readLimited(j.lockFile, image.MaxLock)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(b), err
 }
 
 func (j *imageJob) lockReference(ctx context.Context, reference string, pull bool) (image.Entry, error) {

@@ -109,6 +109,10 @@ func ParseLock(name string, b []byte) (*Lock, error) {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			offset = wrong.Offset
 		}
+		// There is no type for this one. If its text changes, the place is less exact.
+		if _, key, ok := strings.Cut(err.Error(), "unknown field "); ok {
+			offset = max(int64(bytes.Index(b, []byte(key))), 0)
+		}
 		return nil, fail(offset, "%s", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if l.Version != LockVersion {
