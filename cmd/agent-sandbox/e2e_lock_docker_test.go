@@ -111,6 +111,7 @@ func TestLockReference(t *testing.T) {
 func TestLockBuild(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
+	u.env = append(u.env, "DOCKER_BUILDKIT=1") // the classic builder's cache is images without a name, which would stay
 	u.write("Dockerfile", "FROM "+testImage()+"\nCOPY given /given\n", 0o644)
 	u.write("given", "of "+t.TempDir(), 0o644) // an image of this test's own
 	u.policy("image: {build: Dockerfile}\n")
@@ -172,7 +173,7 @@ func TestBuildCAFile(t *testing.T) {
 	const check = `RUN test -n "$SSL_CERT_FILE" && grep -q "BEGIN CERTIFICATE" "$SSL_CERT_FILE"`
 	u.write("Dockerfile", "FROM "+testImage()+"\n"+check+" && echo made > /home/agent/made\n", 0o644)
 	build := func(args ...string) result {
-		return u.sandbox(false, append([]string{"image", "build", "--file", "Dockerfile", "--offline"}, args...)...)
+		return u.sandbox(false, append([]string{"image", "build", "--file", "Dockerfile", "--offline", "--no-cache"}, args...)...)
 	}
 	u.wantCode(build(), exitError) // the control: without it there is nothing to trust
 	r := build("--ca-file", "ca.pem")
@@ -212,6 +213,8 @@ func TestLockRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := locks.Images[name]
+	repository, _, _ := strings.Cut(name, "/agent:")
+	t.Cleanup(func() { docker(t, nil, "rmi", "-f", repository+"/agent@"+e.Digest) })
 	if e.From != image.FromRegistry {
 		t.Errorf("the entry is %+v, want one of a registry", e)
 	}
