@@ -34,6 +34,7 @@ type Plan struct {
 	Env       []Variable      `json:"env"`
 	Files     []string        `json:"files"` // what the sandbox itself adds inside
 	Image     engine.Image    `json:"image"`
+	Lock      LockPlan        `json:"lock"`
 	Engine    engine.Facts    `json:"engine"`
 	Workspace WorkspacePlan   `json:"workspace"`
 	Network   NetworkPlan     `json:"network"`
@@ -118,6 +119,7 @@ func (r *run) makePlan() (*Plan, error) {
 		TTY:     r.cfg.TTY,
 		Agent:   Identity{User: string(p.User), UID: ids.UID, GID: ids.GID, Home: engine.Home},
 		Image:   r.image,
+		Lock:    LockPlan{File: r.cfg.Lock.File, Locked: r.locked, Override: r.cfg.Lock.Override, Required: r.cfg.Lock.Required},
 		Engine:  r.engine.Facts(),
 		Seccomp: SeccompPlan{Profile: p.Seccomp},
 		Timeout: Duration(r.timeout()),

@@ -129,7 +129,7 @@ func (r *run) gather(ctx context.Context) error {
 
 // planImage finds the image and makes the plan.
 func (r *run) planImage(ctx context.Context) (err error) {
-	if r.image, err = r.engine.Image(ctx, r.cfg.Image); err != nil {
+	if err = r.findImage(ctx); err != nil {
 		return err
 	}
 	if r.gateway == nil {

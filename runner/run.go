@@ -37,6 +37,8 @@ type Config struct {
 	Subdir  string // working directory below the project, slash-separated
 	Image   string // reference or id of an image that the engine has; required
 
+	Lock ImageLock // what the lock file says of Image
+
 	Proxy egress.Proxy // the company's, for the runner's own dials; zero for none
 	CAs   [][]byte     // PEM files of certificate authorities to trust there beside the system's
 
@@ -116,6 +118,7 @@ type run struct {
 	watcher *watcher
 	ids     workspace.IDs
 	image   engine.Image
+	locked  bool // it is the one that the lock names
 	plan    *Plan
 	view    *workspace.View
 	lowered []event.Lowered
@@ -256,7 +259,9 @@ func (r *run) planned() event.RunPlanned {
 	f := r.engine.Facts()
 	cgroup, _ := strconv.Atoi(f.Cgroup) // 0: an engine too old to say
 	return event.RunPlanned{
-		Image:  event.Image{Reference: r.image.Reference, ID: r.image.ID},
+		Image: event.Image{
+			Reference: r.image.Reference, ID: r.image.ID, Digest: r.image.Digest(), Locked: r.locked, Override: r.cfg.Lock.Override,
+		},
 		Engine: event.Engine{Version: f.Version, API: f.API, Kernel: f.Kernel, Runtime: f.Runtime, Platform: "linux/" + f.Arch, Cgroup: cgroup},
 		Mode:   string(r.view.Mode),
 	}

@@ -210,7 +210,11 @@ func (x *examination) checkImage(ctx context.Context) {
 		x.skip("an engine and a valid policy", "image")
 		return
 	}
-	reference := imageOf(x.flags, x.policy)
+	reference, err := imageOf(x.flags, x.policy, x.project)
+	if err != nil {
+		x.add("image", statusFailed, "", "%v", err)
+		return
+	}
 	image, err := x.engine.Image(ctx, reference)
 	if err != nil {
 		x.add("image", statusFailed, imageHint(reference), "%v", err)
@@ -222,6 +226,9 @@ func (x *examination) checkImage(ctx context.Context) {
 
 // imageHint is how to get an image that the engine lacks: a run never pulls.
 func imageHint(reference string) string {
+	if strings.HasPrefix(reference, "agent-sandbox-build:") {
+		return "`agent-sandbox image build` builds it; `run` does so by itself"
+	}
 	if reference == defaultImage && strings.HasSuffix(defaultImage, ":dev") {
 		return "`make image` builds it; or name another image in the policy or with --image"
 	}
@@ -303,7 +310,7 @@ func (x *examination) checkPlan(ctx context.Context) {
 		x.skip("the above", "guest", "plan")
 		return
 	}
-	cfg, err := x.app.runConfig(x.flags, []string{"true"})
+	cfg, err := x.app.runConfig(ctx, x.flags, []string{"true"})
 	if err != nil {
 		x.add("plan", statusFailed, "", "%v", err)
 		return

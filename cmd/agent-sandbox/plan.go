@@ -20,7 +20,7 @@ func printPlan(out io.Writer, p *runner.Plan) error {
 		row("kit", "%s", kitLine(k))
 	}
 	row("project", "%s as %s (%s)", p.Project, p.Workspace.Target, p.Workspace.Mode)
-	row("image", "%s (%s)", p.Image.Reference, p.Image.ID)
+	row("image", "%s (%s)%s", p.Image.Reference, p.Image.ID, lockWord(p.Lock.Locked, p.Lock.Override))
 	row("agent", "%s, uid %d, gid %d, no capabilities", p.Agent.User, p.Agent.UID, p.Agent.GID)
 	if p.Network.Capture {
 		row("network", "no interface; the policy decides every dial, and each is recorded")
@@ -57,4 +57,15 @@ func policyName(path string) string {
 		return "the default"
 	}
 	return path
+}
+
+// lockWord says how sure it is that the image is the one that was meant.
+func lockWord(locked, override bool) string {
+	switch {
+	case locked:
+		return ", locked"
+	case override:
+		return ", given for this run"
+	}
+	return ""
 }

@@ -142,7 +142,11 @@ func (a *app) discover(ctx context.Context, name string, f bundleFlags) (discove
 	if err != nil {
 		return discover.Result{}, err
 	}
-	cfg := runner.Config{Policy: p, Project: project, Subdir: sub, Image: imageOf(runFlags{image: f.image}, p)}
+	reference, err := imageOf(runFlags{image: f.image, policy: f.policy}, p, project)
+	if err != nil {
+		return discover.Result{}, err
+	}
+	cfg := runner.Config{Policy: p, Project: project, Subdir: sub, Image: reference}
 	return a.discoverFor(ctx, cfg, []string{name})
 }
 
@@ -175,8 +179,11 @@ func (a *app) expanded(ctx context.Context, p *policy.Policy, project, sub strin
 	}
 	var found discover.Result
 	if len(ask) > 0 {
-		var err error
-		cfg := runner.Config{Policy: p, Project: project, Subdir: sub, Image: imageOf(runFlags{}, p)}
+		reference, err := imageOf(runFlags{}, p, project)
+		if err != nil {
+			return nil, err
+		}
+		cfg := runner.Config{Policy: p, Project: project, Subdir: sub, Image: reference}
 		if found, err = a.discoverFor(ctx, cfg, ask); err != nil {
 			return nil, err
 		}

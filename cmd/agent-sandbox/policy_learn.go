@@ -70,7 +70,7 @@ Exit status: 0, also when there is nothing to add; that of the command, if one w
 
 // learnByRunning runs a command with everything public allowed, and learns from that run.
 func (a *app) learnByRunning(ctx context.Context, argv []string, f learnFlags) error {
-	cfg, err := a.runConfig(runFlags{policy: f.policy, image: f.image, caFiles: f.caFiles, command: true}, argv)
+	cfg, err := a.runConfig(ctx, runFlags{policy: f.policy, image: f.image, caFiles: f.caFiles, command: true}, argv)
 	if err != nil {
 		return failure(err)
 	}
@@ -128,7 +128,11 @@ func (a *app) learn(ctx context.Context, r *runs.Run, f learnFlags) error {
 	for _, h := range summary.Hosts { // what the policy allows anyway is no addition
 		refused = append(refused, policy.Request{Host: h.Host, Port: h.Port})
 	}
-	cfg := runner.Config{Policy: p, Project: project, Image: imageOf(runFlags{}, p)}
+	reference, err := imageOf(runFlags{}, p, project)
+	if err != nil {
+		return err
+	}
+	cfg := runner.Config{Policy: p, Project: project, Image: reference}
 	if summary.Plan != nil {
 		cfg.Image = summary.Plan.Image.ID
 	}

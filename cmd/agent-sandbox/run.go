@@ -97,7 +97,7 @@ func (f *runFlags) register(c *cobra.Command) {
 
 // runTask is `run`. Every failure before the task runs has exit status 125, but for what the caller got wrong.
 func (a *app) runTask(ctx context.Context, f runFlags, args []string) error {
-	cfg, err := a.runConfig(f, args)
+	cfg, err := a.runConfig(ctx, f, args)
 	if err != nil {
 		return failure(err)
 	}
@@ -185,10 +185,7 @@ func (t *lateTerminal) Close() error {
 }
 
 // runConfig gathers what the flags and the environment say.
-func (a *app) runConfig(f runFlags, args []string) (runner.Config, error) {
-	if f.locked {
-		return runner.Config{}, usage("--locked: this version has no lock file yet\nhint: name the image by its id or digest with --image")
-	}
+func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.Config, error) {
 	project, sub, err := a.project(f.workspace)
 	if err != nil {
 		return runner.Config{}, err
@@ -215,16 +212,25 @@ func (a *app) runConfig(f runFlags, args []string) (runner.Config, error) {
 	if err != nil {
 		return runner.Config{}, err
 	}
+	ci, _ := a.lookupEnv("CI")
+	inCI := ci != "" && ci != "false" && ci != "0"
+	chosen, err := choose(f, p, project, inCI)
+	if err != nil {
+		return runner.Config{}, err
+	}
+	if err := a.buildIfMissing(ctx, eng, chosen, f); err != nil {
+		return runner.Config{}, err
+	}
 	store, err := a.store()
 	if err != nil {
 		return runner.Config{}, err
 	}
-	ci, _ := a.lookupEnv("CI")
 	return runner.Config{
-		Version: version, Argv: task.argv, Kit: task.kit, Stdin: task.input, Project: project, Subdir: sub, Image: imageOf(f, p), Timeout: f.timeout,
+		Version: version, Argv: task.argv, Kit: task.kit, Stdin: task.input, Project: project, Subdir: sub, Timeout: f.timeout,
+		Image: chosen.reference, Lock: chosen.lock,
 		Policy: task.policy, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
 		Proxy: a.proxy(), CAs: cas,
-		CI: ci != "" && ci != "false" && ci != "0",
+		CI: inCI,
 	}, nil
 }
 
@@ -257,18 +263,6 @@ func caFiles(names []string) ([][]byte, error) {
 	return files, nil
 }
 
-// imageOf is what --image names, else the policy's image, else the program's default.
-func imageOf(f runFlags, p *policy.Policy) string {
-	switch {
-	case f.image != "":
-		return f.image
-	case p.Image.Reference != "":
-		return p.Image.Reference
-	default:
-		return defaultImage
-	}
-}
-
 // supported refuses a policy that asks for what this version can't do: running it without would be a silent promise.
 func supported(p *policy.Policy) error {
 	if problems := policy.Unsupported(p, features()); len(problems) > 0 {
@@ -279,7 +273,7 @@ func supported(p *policy.Policy) error {
 
 // features are the mechanisms that this version has.
 func features() policy.Features {
-	return policy.Features{Network: true, Agents: true, Credentials: credential.Features()}
+	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), ImageBuild: true}
 }
 
 // dryRun prints the plan.

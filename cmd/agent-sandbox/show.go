@@ -182,7 +182,7 @@ func (p *page) sandbox(s event.Summary, plan shownPlan) {
 	}
 	p.section("Sandbox")
 	e := s.Plan.Engine
-	p.row("image", "%s (%s)", s.Plan.Image.Reference, s.Plan.Image.ID)
+	p.row("image", "%s (%s)%s", s.Plan.Image.Reference, s.Plan.Image.ID, lockWord(s.Plan.Image.Locked, s.Plan.Image.Override))
 	p.row("engine", "%s, API %s, runtime %s, kernel %s, %s, cgroup version %d", e.Version, e.API, e.Runtime, e.Kernel, e.Platform, e.Cgroup)
 	if plan.Workspace.Mode == "" {
 		return // plan.json is not there

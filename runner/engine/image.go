@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Image is an image as the engine has it.
@@ -24,6 +25,20 @@ type Image struct {
 	Size      int64    `json:"size"` // bytes, uncompressed
 	// Volumes are the places that the image wants kept apart from its files; the engine would make volumes of them.
 	Volumes []string `json:"volumes,omitempty"`
+
+	Labels  map[string]string `json:"-"`
+	Layers  []string          `json:"-"` // sha256 of each layer, uncompressed, from the lowest up
+	Created time.Time         `json:"-"` // zero if the image does not say
+}
+
+// Digest is the digest of the image's manifest, empty if the engine knows of none.
+func (i Image) Digest() string {
+	for _, d := range i.Digests {
+		if _, digest, ok := strings.Cut(d, "@"); ok {
+			return digest
+		}
+	}
+	return ""
 }
 
 // ErrNoImage tells that the engine does not have an image.
@@ -44,7 +59,10 @@ func (e *Engine) Image(ctx context.Context, reference string) (Image, error) {
 	if r.Config != nil {
 		img.Env = r.Config.Env
 		img.Volumes = slices.Sorted(maps.Keys(r.Config.Volumes))
+		img.Labels = r.Config.Labels
 	}
+	img.Layers = r.RootFS.Layers
+	img.Created, _ = time.Parse(time.RFC3339Nano, r.Created) // an image need not have it
 	if img.OS != "linux" {
 		return Image{}, fmt.Errorf("image %q is for %s, the sandbox needs Linux", reference, img.OS)
 	}

@@ -54,6 +54,10 @@ type Image struct {
 	Reference string `json:"reference"`        // as the user or policy wrote it
 	ID        string `json:"id"`               // the engine's image id: "sha256:..."
 	Digest    string `json:"digest,omitempty"` // registry manifest digest, when known
+	// Locked: the lock file, or the reference itself, names this very image.
+	Locked bool `json:"locked"`
+	// Override: the user named the image for this run alone, instead of the policy's.
+	Override bool `json:"override,omitempty"`
 }
 
 // Engine names what ran it.
