@@ -43,7 +43,7 @@ func (l *lineReader) next() ([]byte, error) {
 // https://github.com/moby/buildkit/blob/master/api/services/control/control.proto, of which three fields are for people.
 type buildTrace struct {
 	line  func(string)
-	part  string          // of a line that has not ended
+	part  []byte          // of a line that has not ended
 	names map[string]bool // steps that have been told
 }
 
@@ -52,14 +52,17 @@ const maxPart = 64 << 10
 
 // text takes output as it comes, in any portions.
 func (t *buildTrace) text(s string) {
-	lines := strings.Split(t.part+s, "\n")
-	t.part = lines[len(lines)-1]
-	for _, line := range lines[:len(lines)-1] {
-		t.line(line)
-	}
-	if len(t.part) > maxPart {
-		t.line(t.part)
-		t.part = ""
+	for {
+		line, rest, ended := strings.Cut(s, "\n")
+		t.part = append(t.part, line...)
+		if !ended && len(t.part) <= maxPart {
+			return
+		}
+		t.line(string(t.part))
+		t.part = t.part[:0]
+		if s = rest; !ended {
+			return
+		}
 	}
 }
 
