@@ -5,6 +5,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -86,6 +87,16 @@ func newBuilder(t *testing.T) *Builder {
 	return &Builder{Engine: e, Dir: t.TempDir(), NoCache: true, Offline: true, Line: func(s string) { t.Log(s) }}
 }
 
+// removeLater removes an image when the test is over, by when its context is cancelled.
+func removeLater(t *testing.T, b *Builder, name string) {
+	ctx := context.WithoutCancel(t.Context())
+	t.Cleanup(func() {
+		if err := b.Engine.RemoveImage(ctx, name, true); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestBuildTwice builds from two checkouts of the same files, with both of the engine's builders.
 func TestBuildTwice(t *testing.T) {
 	b := newBuilder(t)
@@ -101,7 +112,7 @@ func TestBuildTwice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = b.Engine.RemoveImage(t.Context(), r.Name, false) })
+		removeLater(t, b, r.Name)
 		t.Logf("%s: %+v %v", tt.name, r.Digest, len(r.SBOM.Components))
 		digests[r.Digest] = tt.name
 	}
@@ -153,7 +164,7 @@ func TestVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = b.Engine.RemoveImage(t.Context(), r.Name, true) })
+	removeLater(t, b, r.Name)
 	e := Entry{Digest: r.Digest, ID: r.ID, From: FromBuild, Build: RecipeOf(in, r)}
 	v, err := b.Verify(t.Context(), in, e)
 	if err != nil || !v.OK() {
