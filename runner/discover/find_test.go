@@ -44,8 +44,14 @@ func tree(t *testing.T, files ...string) string {
 func shell(t *testing.T, programs ...string) func(context.Context, []string) ([]byte, error) {
 	t.Helper()
 	bin := tree(t, programs...)
+	// In the image nothing can be written. Here the host's own tools would make themselves at home.
+	homeless := strings.NewReplacer("HOME=/nonexistent", "HOME="+t.TempDir(), ":/usr/local/go/bin", "")
 	return func(ctx context.Context, argv []string) ([]byte, error) {
-		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		args := slices.Clone(argv[1:])
+		for i := range args {
+			args[i] = homeless.Replace(args[i])
+		}
+		cmd := exec.CommandContext(ctx, argv[0], args...)
 		cmd.Env = []string{"PATH=" + bin}
 		return cmd.Output()
 	}

@@ -26,7 +26,7 @@ func TestDiskGuard(t *testing.T) {
 		{"too much written", diskGuard{limit: 1 << 19, upper: upper}, "more than the 512KiB of disk"},
 		{"the disk is full", diskGuard{limit: 64 << 20, watched: []watched{{dir: upper, reserve: math.MaxInt64}}}, "less than the reserve"},
 		{"no inodes", diskGuard{limit: 64 << 20, watched: []watched{{dir: upper, inodeReserve: math.MaxInt64}}}, "more files"},
-		{"the directory is gone", diskGuard{limit: 64 << 20, watched: []watched{{dir: "/nonexistent", reserve: math.MaxInt64}}}, ""},
+		{"the directory is gone", diskGuard{limit: 64 << 20, watched: []watched{{dir: filepath.Join(t.TempDir(), "absent"), reserve: math.MaxInt64}}}, ""},
 	} {
 		err := tt.guard.look(t.Context())
 		var full *DiskError
