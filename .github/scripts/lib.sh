@@ -94,12 +94,21 @@ program() {
 	echo "${name##*/}"
 } 2>/dev/null
 
+# running PID: whether it is there, and not dead and merely not yet reaped (proc_pid_stat(5)). Not by its command line, which
+# is empty for a moment while it execs.
+running() {
+	local stat
+	[[ ${1:-} =~ ^[0-9]+$ ]] && read -r stat <"/proc/$1/stat" || return 1
+	stat=${stat##*) }
+	[[ $stat != [ZX]* ]]
+} 2>/dev/null
+
 # await_engine SECONDS PID LOG: until the engine at DOCKER_HOST answers, or its process is gone, or time is up.
 await_engine() {
 	local deadline=$((SECONDS + $1)) pid=$2 log=$3 sock
 	sock=$(engine_socket)
 	until [ -S "$sock" ] && api GET /_ping --max-time 5 -o /dev/null 2>/dev/null; do
-		if [ -z "$(program "$pid")" ] || [ $SECONDS -ge $deadline ]; then
+		if ! running "$pid" || [ $SECONDS -ge $deadline ]; then
 			say "the engine did not come up; the end of $log:"
 			tail -n 20 "$log" >&2
 			return 1
