@@ -78,6 +78,10 @@ func decoders() map[string]func(json.RawMessage) (Event, error) {
 		ProtectedTouched{}.Kind():  into[ProtectedTouched],
 		Warning{}.Kind():           into[Warning],
 		EventsDropped{}.Kind():     into[EventsDropped],
+		CredentialIssued{}.Kind():  into[CredentialIssued],
+		CredentialRenewed{}.Kind(): into[CredentialRenewed],
+		CredentialRevoked{}.Kind(): into[CredentialRevoked],
+		CredentialUsed{}.Kind():    into[CredentialUsed],
 		RunFinished{}.Kind():       into[RunFinished],
 	}
 }

@@ -25,6 +25,17 @@ func testTime() time.Time {
 	return time.Date(2026, 11, 23, 15, 22, 40, 123456789, time.UTC)
 }
 
+func testExpiry() *time.Time {
+	at := testTime().Add(time.Hour)
+	return &at
+}
+
+func testScope(level string) *CredentialScope {
+	return &CredentialScope{
+		Repositories: []CredentialRepository{{ID: 7, Name: "acme/shop"}}, Permissions: map[string]string{"contents": level}, Push: []string{"refs/heads/agent/*"},
+	}
+}
+
 // everyEvent has each kind once, in the order of a run, with every field filled.
 func everyEvent() []Event {
 	process := Process{
@@ -71,6 +82,14 @@ func everyEvent() []Event {
 		ProtectedTouched{Path: ".husky/pre-commit\x1b[31m", Tier: "reject", Reason: "runs on the host at commit"},
 		Warning{Message: "the disk is nearly full", Mend: "remove old runs"},
 		EventsDropped{Dropped: "warning", Count: 9},
+		CredentialIssued{
+			Name: "github", Source: "github-oidc", Deliver: "inject", Env: []string{"GH_TOKEN"}, Hosts: []string{"api.github.com"},
+			Requested: testScope("write"), Granted: testScope("read"), Issued: testTime(), Expires: testExpiry(), TokenSHA256: "AA==",
+			Broker: "https://broker.example", Identity: "agent", IssuanceID: "i-1", Broad: "no",
+		},
+		CredentialRenewed{Name: "github", Expires: testExpiry(), TokenSHA256: "BB==", Count: 1},
+		CredentialUsed{Name: "github", Requests: 3, Permissions: map[string]string{"contents": "write"}, PerHost: map[string]uint64{"api.github.com": 3}},
+		CredentialRevoked{Name: "github", TokenSHA256: "AA==", Status: RevocationVerified, Detail: "after 1 s"},
 		RunFinished{
 			Outcome: OOM, ExitCode: 137, Reason: "memory limit 4 GiB", Duration: 72 * time.Second,
 			Phases: map[Phase]time.Duration{Create: 42 * time.Millisecond},

@@ -44,6 +44,8 @@ type Summary struct {
 	Truncated []OutputTruncated  `json:"truncated"`
 	Dropped   []EventsDropped    `json:"dropped"`
 
+	Credentials []CredentialState `json:"credentials"`
+
 	Log *Log `json:"log,omitempty"` // the audit log this was made from, when there is one
 }
 
@@ -94,6 +96,7 @@ type Fold struct {
 	order    []target // of first refusal
 	conns    connections
 	requests requests
+	secrets  credentials
 }
 
 // NewFold starts the summary of one run; an empty id stands for that of the first event.
@@ -120,6 +123,7 @@ func (f *Fold) Summary() Summary {
 	s.Protected = clone(s.Protected)
 	s.Truncated = clone(s.Truncated)
 	s.Dropped = clone(s.Dropped)
+	s.Credentials = f.secrets.sum()
 	f.conns.sum(&s)
 	f.sumRefusals(&s)
 	return s
@@ -154,7 +158,9 @@ func (f *Fold) add(env Envelope) {
 	case RunFinished:
 		f.s.Outcome, f.s.ExitCode, f.s.Reason, f.s.Duration = e.Outcome, e.ExitCode, e.Reason, e.Duration
 	default:
-		f.addListed(env.Data)
+		if !f.secrets.add(env.Data) {
+			f.addListed(env.Data)
+		}
 	}
 }
 
