@@ -47,6 +47,7 @@ func arrows() map[string][]string {
 		},
 		"runner/link":          {"github.com/hashicorp/yamux"},
 		"runner/workspace/ovl": {"golang.org/x/sys"},
+		"runner/manifest":      nil,
 		"runner/event":         nil,
 		"runner/secret":        nil,
 		"policy/convert":       {"policy"},
