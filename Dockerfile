@@ -1,11 +1,11 @@
 # The image that agents work in: small tools for reading and changing code, and no way to become root.
-# It needs neither BuildKit nor a build context: `docker build - <Dockerfile`, or `make image`,
-# which also works where no registry answers.
+# It needs neither BuildKit nor a build context: `docker build --target agent - <Dockerfile`, or
+# `make image`, which also works where no registry answers.
 #
 # The digest is the one of the multi-platform index. To move on: pull the newest dated tag,
 # `docker image inspect --format '{{.RepoDigests}}' debian:trixie-DATE-slim`, write both here.
 ARG BASE=debian:trixie-20261005-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
-FROM ${BASE}
+FROM ${BASE} AS agent
 
 # Debian's archive as it was at this moment, such as 20261005T000000Z; empty means as it is now.
 # apt knows where the snapshots of its sources are kept.

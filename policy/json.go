@@ -89,6 +89,7 @@ type planAgent struct {
 type planImage struct {
 	Reference string `json:"reference,omitempty"`
 	Build     string `json:"build,omitempty"`
+	Target    string `json:"target,omitempty"`
 }
 
 type planWorkspace struct {

@@ -115,9 +115,12 @@ func (n *narrower) agents() {
 	slices.SortFunc(n.out.Agents, func(a, b OwnAgent) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// String is the reference, or "build PATH".
+// String is the reference, or "build PATH", with "#STAGE" where one is named.
 func (i Image) String() string {
-	if i.Build != "" {
+	switch {
+	case i.Target != "":
+		return "build " + i.Build + "#" + i.Target
+	case i.Build != "":
 		return "build " + i.Build
 	}
 	return i.Reference

@@ -71,6 +71,8 @@ func imageKind() kind[Image] {
 		yaml.MappingNode: object(
 			key("build", text(nameRule{`[^/\\:\n\r][^\\:\n\r]{0,500}`, "a path of a Dockerfile in the project"}, parseProjectPath),
 				func(i *Image) *string { return &i.Build }, "Path of a Dockerfile, relative to the project.").must(),
+			key("target", plainText(nameRule{`[A-Za-z][A-Za-z0-9_.-]{0,127}`, "the name of a stage, as in FROM ... AS name"}),
+				func(i *Image) *string { return &i.Target }, "Stage of the Dockerfile that is built. Default: the last."),
 		),
 	})
 }

@@ -39,6 +39,7 @@ func (p *Policy) Place(path string) Place { return p.places[path] }
 type Image struct {
 	Reference string // a Docker reference, or the id of an image that exists only in the engine
 	Build     string // slash-separated path of a Dockerfile, relative to the project
+	Target    string // the stage of it to build; empty for the last
 }
 
 // User is the identity of the agent inside.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,11 +22,14 @@ import (
 
 // imageFlags are the flags of the commands that build.
 type imageFlags struct {
-	policy, workspace, file, sbom string
-	args, caFiles                 []string
-	noCache, offline              bool
-	pull, json, verbose           bool
-	anew                          bool // a lock file that can't be used is no obstacle
+	policy, workspace string
+	file, target      string // empty: the policy's
+	sbom              string
+	args, caFiles     []string
+	noCache, offline  bool
+	pull              bool
+	json, verbose     bool
+	anew              bool // a lock file that can't be used is no obstacle
 }
 
 func (a *app) imageCommand() *cobra.Command {
@@ -77,6 +81,7 @@ chooses the engine's builder. A base that the engine lacks is pulled.`,
 	f.register(c)
 	f.registerArgs(c)
 	c.Flags().StringVar(&f.file, "file", "", "Dockerfile, instead of the policy's image.build")
+	c.Flags().StringVar(&f.target, "target", "", "stage of the Dockerfile to build, instead of the policy's or the last")
 	c.Flags().StringVar(&f.sbom, "sbom", "", "write the list of packages in the image to this file (CycloneDX JSON)")
 	c.Flags().BoolVar(&f.noCache, "no-cache", false, "build every step anew")
 	return c
@@ -189,7 +194,7 @@ func systemCertificates() []byte {
 
 // source is what is built: of --file, else of the policy.
 func (j *imageJob) source(f imageFlags) (src image.Source, key string, err error) {
-	file := f.file
+	file, target := f.file, f.target
 	switch {
 	case file != "":
 		if file, err = filepath.Abs(file); err != nil {
@@ -197,6 +202,7 @@ func (j *imageJob) source(f imageFlags) (src image.Source, key string, err error
 		}
 	case j.policy.Image.Build != "":
 		file = filepath.Join(j.project, filepath.FromSlash(j.policy.Image.Build))
+		target = cmp.Or(target, j.policy.Image.Target)
 	default:
 		return src, "", usage("nothing to build: the policy has no `image: {build: Dockerfile}`\nhint: name a Dockerfile with --file")
 	}
@@ -204,8 +210,9 @@ func (j *imageJob) source(f imageFlags) (src image.Source, key string, err error
 	if err != nil {
 		rel = file
 	}
-	key = image.BuildKey(rel)
+	key = image.BuildKey(rel, target)
 	src = sourceOf(j.policy, file, j.project)
+	src.Target = target
 	if e, ok := j.lock.Images[key]; ok {
 		src.Args = e.Build.Args
 	}

@@ -69,7 +69,7 @@ func choose(f runFlags, p *policy.Policy, project string, ci bool) (choice, erro
 func lockKey(p *policy.Policy) string {
 	switch {
 	case p.Image.Build != "":
-		return image.BuildKey(p.Image.Build)
+		return image.BuildKey(p.Image.Build, p.Image.Target)
 	case p.Image.Reference != "":
 		return p.Image.Reference
 	default:
@@ -81,6 +81,7 @@ func (c *choice) chooseBuild(p *policy.Policy, project string, locks *image.Lock
 	c.lock.Build, c.lock.Name = true, p.Image.Build
 	e, locked := locks.Images[lockKey(p)]
 	src := sourceOf(p, filepath.Join(project, filepath.FromSlash(p.Image.Build)), project)
+	src.Target = p.Image.Target
 	if locked {
 		src.Args = e.Build.Args
 	}

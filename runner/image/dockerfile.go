@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -46,6 +47,28 @@ func ParseDockerfile(source []byte) (*Dockerfile, error) {
 	}
 	if len(d.stages) == 0 {
 		return nil, fmt.Errorf("no FROM instruction")
+	}
+	return d, nil
+}
+
+// until is the Dockerfile up to the end of a stage: nothing after it can have a part in the stage, so what is edited there is no
+// other input. An empty name is the last stage.
+func (d *Dockerfile) until(target string) (*Dockerfile, error) {
+	if target == "" {
+		return d, nil
+	}
+	at := slices.IndexFunc(d.stages, func(s stage) bool { return s.name == strings.ToLower(target) })
+	if at < 0 {
+		return nil, fmt.Errorf("there is no stage %q\nhint: name a stage with FROM ... AS %s", target, target)
+	}
+	for _, in := range d.instructions {
+		if in.name != "FROM" {
+			continue
+		}
+		if at--; at == -2 { // the stage after it
+			lines := strings.SplitAfter(string(d.source), "\n")
+			return ParseDockerfile([]byte(strings.Join(lines[:in.line-1], "")))
+		}
 	}
 	return d, nil
 }

@@ -52,6 +52,26 @@ func TestDockerfileRefused(t *testing.T) {
 	}
 }
 
+func TestUntil(t *testing.T) {
+	const text = "FROM a:1 AS agent\nCOPY one /\n\n# of the second\nFROM agent AS Action\nCOPY two /\nFROM b:1\n"
+	for _, tt := range []struct{ target, want string }{
+		{"", text},
+		{"agent", "FROM a:1 AS agent\nCOPY one /\n\n"},
+		{"ACTION", text[:strings.LastIndex(text, "FROM")]},
+	} {
+		d, err := parse(t, text).until(tt.target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(d.source); got != tt.want {
+			t.Errorf("until(%q) = %q, want %q", tt.target, got, tt.want)
+		}
+	}
+	if d, err := parse(t, text).until("nothing"); err == nil {
+		t.Errorf("until an unknown stage is %q", d.source)
+	}
+}
+
 func TestCopies(t *testing.T) {
 	for _, tt := range []struct {
 		line string

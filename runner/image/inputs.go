@@ -22,6 +22,7 @@ import (
 // Source says what to build from.
 type Source struct {
 	File   string            // path of the Dockerfile on the host; its directory is the context
+	Target string            // the stage to build; empty for the last
 	Args   map[string]string // build arguments
 	Hidden func(path string, dir bool) bool
 	// Hidden tells of a path in the context, slash-separated, that it never gets into an image; nil for none. Where
@@ -69,7 +70,10 @@ func ReadInputs(src Source) (_ *Inputs, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read Dockerfile: %w", err)
 	}
-	if in.Dockerfile, err = ParseDockerfile(text); err != nil {
+	if in.Dockerfile, err = ParseDockerfile(text); err == nil {
+		in.Dockerfile, err = in.Dockerfile.until(src.Target)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", src.File, err)
 	}
 	return in, in.gather(filepath.Base(src.File), src.Hidden)

@@ -61,8 +61,14 @@ type Recipe struct {
 	Epoch      int64             `json:"epoch"` // seconds since 1970
 }
 
-// BuildKey is how the lock calls an image that is built from a Dockerfile of the project.
-func BuildKey(dockerfile string) string { return "build:" + filepath.ToSlash(dockerfile) }
+// BuildKey is how the lock calls an image that is built from a Dockerfile of the project, or from a stage of it.
+func BuildKey(dockerfile, target string) string {
+	key := "build:" + filepath.ToSlash(dockerfile)
+	if target != "" {
+		key += "#" + target
+	}
+	return key
+}
 
 // LockError is a lock file that can't be used.
 type LockError struct {
