@@ -23,7 +23,7 @@ func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
 			"policy", "policy/convert", "runner", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/link", "runner/runs",
-			"runner/workspace",
+			"runner/scaffold", "runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
 		"cmd/guest": {"runner/guest"},
@@ -34,6 +34,7 @@ func arrows() map[string][]string {
 			"golang.org/x/sync",
 		},
 		"runner/image":      {"runner/engine", "github.com/google/go-containerregistry", "golang.org/x/sync"},
+		"runner/scaffold":   {"policy"},
 		"runner/engine":     {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
 		"runner/credential": {"policy", "runner/secret"},
 		"runner/discover":   {"policy"},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -127,16 +126,30 @@ func (a *app) confirm(yes bool, question string) error {
 	if !a.isTerminal(a.stdin) || !a.isTerminal(a.stderr) {
 		return usage("there is no terminal to ask for confirmation\nhint: give --yes")
 	}
+	agreed, err := a.ask(question)
+	if err == nil && !agreed {
+		err = errors.New("nothing was discarded")
+	}
+	return err
+}
+
+// ask puts a question that is answered with yes or no, and takes anything else for no.
+func (a *app) ask(question string) (bool, error) {
 	fmt.Fprintf(a.stderr, "%s [y/N] ", question)
-	line, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	var line []byte
+	for b := make([]byte, 1); len(line) < 64; { // byte by byte: what follows is the answer to the next question
+		if _, err := a.stdin.Read(b); errors.Is(err, io.EOF) || err == nil && b[0] == '\n' {
+			break
+		} else if err != nil {
+			return false, err
+		}
+		line = append(line, b[0])
 	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
+	switch strings.ToLower(strings.TrimSpace(string(line))) {
 	case "y", "yes":
-		return nil
+		return true, nil
 	}
-	return errors.New("nothing was discarded")
+	return false, nil
 }
 
 // removeLayers removes what the view of a run keeps in its directory while the run lives: the layers of an overlay. Only
