@@ -22,7 +22,7 @@ const module = "github.com/org/agent-sandbox/"
 func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
-			"policy", "policy/convert", "runner", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/link", "runner/runs",
+			"policy", "policy/convert", "runner", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/issuer", "runner/link", "runner/runs",
 			"runner/scaffold", "runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
@@ -35,6 +35,7 @@ func arrows() map[string][]string {
 		},
 		"runner/image":      {"runner/engine", "github.com/google/go-containerregistry", "golang.org/x/sync"},
 		"runner/scaffold":   {"policy"},
+		"runner/issuer":     {"github.com/go-jose/go-jose/v4"},
 		"runner/engine":     {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
 		"runner/credential": {"policy", "runner/secret"},
 		"runner/discover":   {"policy"},
