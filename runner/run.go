@@ -45,8 +45,11 @@ type Config struct {
 	Timeout time.Duration // wall-clock limit of the task; 0 for the policy's
 
 	Policy        *policy.Policy // required; policy.Default() if there is no file
-	CeilingDigest string         // digest of the organisation's policy, if any
-	Learn         bool           // everything public may be reached, for a policy to be learned from; recorded as lowered
+	Ceiling       *policy.Policy // the organisation's, which Policy has been narrowed to; nil: there is none
+	CeilingDigest string         // its digest
+	// Narrowed is what the ceiling has lowered in Policy, for the record.
+	Narrowed []policy.Narrowing
+	Learn    bool // everything public may be reached, for a policy to be learned from; recorded as lowered
 
 	Engine engine.Config
 	Store  *runs.Store // where the record goes; required
@@ -158,6 +161,9 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	}
 	r.refusals = event.NewRefusals(r.rec.Emit)
 	r.rec.Emit(r.started())
+	for _, n := range cfg.Narrowed {
+		r.rec.Emit(event.Warning{Message: "ceiling: " + n.String()})
+	}
 	end, err := r.execute(ctx)
 	r.refusals.Flush()
 	summary := r.rec.Finish(r.finished(end, err))

@@ -75,6 +75,9 @@ func (a *app) learnByRunning(ctx context.Context, argv []string, f learnFlags) e
 		return failure(err)
 	}
 	defer cfg.Store.Close()
+	if cfg.Ceiling != nil {
+		return usage("%s bounds every run, and learning would reach further\nhint: learn where no ceiling holds, or from a run that was refused something: policy learn RUN", ceilingVariable)
+	}
 	cfg.Learn = true
 	cfg.Stdin, cfg.Stdout, cfg.Stderr = a.stdin, a.stderr, a.stderr
 	result, err := a.execute(ctx, cfg, runFlags{})

@@ -24,6 +24,7 @@ import (
 // runFlags are the flags of run and shell.
 type runFlags struct {
 	image, policy, workspace, agent string
+	ceiling                         string
 	caFiles                         []string
 	timeout                         time.Duration
 	tty, dryRun, json, locked       bool
@@ -86,6 +87,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&f.image, "image", "", "image to run, instead of the policy's")
 	flags.StringVar(&f.policy, "policy", "", "policy file, instead of the project's "+policyFile)
+	flags.StringVar(&f.ceiling, "ceiling", "", "policy file that bounds the project's, such as an organisation's; also from $"+ceilingVariable)
 	flags.StringVar(&f.workspace, "workspace", "", "project directory, instead of the one around the current directory")
 	flags.DurationVar(&f.timeout, "timeout", 0, "time limit, if shorter than the policy's")
 	flags.BoolVar(&f.locked, "locked", false, "refuse an image that the lock file does not name")
@@ -194,15 +196,20 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	if err != nil {
 		return runner.Config{}, err
 	}
-	if f.timeout < 0 || f.timeout > p.Resources.Timeout {
-		return runner.Config{}, usage("--timeout: %s is not between 0 and the policy's %s\nhint: raise resources.timeout in the policy", f.timeout, p.Resources.Timeout)
-	}
 	if err := supported(p); err != nil {
 		return runner.Config{}, err
 	}
 	task, err := a.startOf(f, p, args)
 	if err != nil {
 		return runner.Config{}, err
+	}
+	limits, err := a.underCeiling(f.ceiling, task.policy, task.kit)
+	if err != nil {
+		return runner.Config{}, err
+	}
+	p = limits.policy
+	if f.timeout < 0 || f.timeout > p.Resources.Timeout {
+		return runner.Config{}, usage("--timeout: %s is not between 0 and the policy's %s\nhint: raise resources.timeout in the policy", f.timeout, p.Resources.Timeout)
 	}
 	cas, err := caFiles(f.caFiles)
 	if err != nil {
@@ -228,7 +235,7 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	return runner.Config{
 		Version: version, Argv: task.argv, Kit: task.kit, Stdin: task.input, Project: project, Subdir: sub, Timeout: f.timeout,
 		Image: chosen.reference, Lock: chosen.lock,
-		Policy: task.policy, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
+		Policy: p, Ceiling: limits.ceiling, CeilingDigest: limits.digest(), Narrowed: limits.narrowings, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
 		Proxy: a.proxy(), CAs: cas,
 		CI: inCI,
 	}, nil
