@@ -57,7 +57,7 @@ fuzz: ## every fuzz target, or those that FUZZ matches, for FUZZTIME
 	@$(scripts)/fuzz
 
 .PHONY: lint
-lint: ## gofumpt, go vet, staticcheck, go mod tidy
+lint: ## gofumpt, go vet, staticcheck, actionlint, go mod tidy
 	@$(scripts)/lint
 
 .PHONY: clean
