@@ -62,6 +62,9 @@ func decoders() map[string]func(json.RawMessage) (Event, error) {
 	return map[string]func(json.RawMessage) (Event, error){
 		RunStarted{}.Kind():        into[RunStarted],
 		RunPlanned{}.Kind():        into[RunPlanned],
+		RunnerIdentified{}.Kind():  into[RunnerIdentified],
+		SourceState{}.Kind():       into[SourceState],
+		OutputKept{}.Kind():        into[OutputKept],
 		PhaseStarted{}.Kind():      into[PhaseStarted],
 		PhaseFinished{}.Kind():     into[PhaseFinished],
 		Lowered{}.Kind():           into[Lowered],

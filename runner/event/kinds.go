@@ -75,6 +75,10 @@ type PolicyRef struct {
 	Path          string `json:"path,omitempty"` // empty: the default policy
 	Digest        string `json:"digest"`
 	CeilingDigest string `json:"ceiling_digest,omitempty"`
+	// Origin says where it was read from: file, project, base-branch or default.
+	Origin   string   `json:"origin,omitempty"`
+	Commit   string   `json:"commit,omitempty"`   // that it was read from, if not the working tree
+	Problems []string `json:"problems,omitempty"` // why it governs nothing: the run is refused
 }
 
 // RunStarted says what is to run ("run.started"). It is the first event of every run.
@@ -87,6 +91,9 @@ type RunStarted struct {
 	TTY      bool          `json:"tty"`
 	Timeout  time.Duration `json:"timeout_ns"`
 	Kit      string        `json:"kit,omitempty"` // name of the agent's kit, if the command is that of one
+
+	Invocation Invocation `json:"invocation"`
+	Task       *Task      `json:"task,omitempty"` // nil: a command, and no task in words
 }
 
 // RunPlanned says in what it runs ("run.planned"). A run that fails before image, engine and workspace are settled

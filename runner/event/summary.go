@@ -27,7 +27,9 @@ type Summary struct {
 
 	Start    *RunStarted       `json:"start,omitempty"`
 	Plan     *RunPlanned       `json:"plan,omitempty"` // nil: it failed before
-	Phases   []PhaseTime       `json:"phases"`         // in the order of their start
+	Runner   *RunnerIdentified `json:"runner,omitempty"`
+	Source   *SourceState      `json:"source,omitempty"`
+	Phases   []PhaseTime       `json:"phases"` // in the order of their start
 	Measured *GuestMeasured    `json:"measured,omitempty"`
 	Agent    *AgentExited      `json:"agent,omitempty"`
 	Changes  *ChangesExtracted `json:"changes,omitempty"` // nil: not extracted
@@ -43,6 +45,7 @@ type Summary struct {
 	Protected []ProtectedTouched `json:"protected"`
 	Truncated []OutputTruncated  `json:"truncated"`
 	Dropped   []EventsDropped    `json:"dropped"`
+	Outputs   []OutputKept       `json:"outputs"` // the logs of the agent's output
 
 	Credentials []CredentialState `json:"credentials"`
 
@@ -123,6 +126,7 @@ func (f *Fold) Summary() Summary {
 	s.Protected = clone(s.Protected)
 	s.Truncated = clone(s.Truncated)
 	s.Dropped = clone(s.Dropped)
+	s.Outputs = clone(s.Outputs)
 	s.Credentials = f.secrets.sum()
 	f.conns.sum(&s)
 	f.sumRefusals(&s)
@@ -145,6 +149,10 @@ func (f *Fold) add(env Envelope) {
 		f.s.Start = &e
 	case RunPlanned:
 		f.s.Plan = &e
+	case RunnerIdentified:
+		f.s.Runner = &e
+	case SourceState:
+		f.s.Source = &e
 	case PhaseStarted:
 		f.s.Phases = openPhase(f.s.Phases, e.Name)
 	case PhaseFinished:
@@ -180,6 +188,8 @@ func (f *Fold) addListed(e Event) {
 		s.Truncated = list(s.Truncated, e)
 	case EventsDropped:
 		s.Dropped = list(s.Dropped, e)
+	case OutputKept:
+		s.Outputs = list(s.Outputs, e)
 	case RefusalsUnlisted:
 		s.Unlisted = e
 	case ConnectionRefused:
