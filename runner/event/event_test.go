@@ -46,8 +46,19 @@ func everyEvent() []Event {
 	return []Event{
 		RunStarted{
 			Contract: Contract, Runner: "v1.0.0", Argv: []string{"make", "test"}, Project: "/home/dev/shop",
-			Policy: PolicyRef{Path: ".agent-sandbox.yaml", Digest: "cc", CeilingDigest: "dd"}, TTY: true, Timeout: 30 * time.Minute,
+			Policy: PolicyRef{Path: ".agent-sandbox.yaml", Digest: "cc", CeilingDigest: "dd", Origin: "base-branch", Commit: "c0", Problems: []string{"none"}}, TTY: true, Timeout: 30 * time.Minute,
+			Invocation: Invocation{
+				Trigger: TriggerActions, Actor: "dev", ActorID: "1", Repository: "acme/shop", RepositoryID: "7", RepositoryOwnerID: "8", Workflow: "w",
+				WorkflowSHA: "c1", Job: "j", Event: "push", Ref: "refs/heads/main", SHA: "c2", RunURL: "https://github.com/acme/shop/actions/runs/1",
+			},
+			Task: &Task{SHA256: "t0", PromptSHA256: "t1", Args: []int{1}},
 		},
+		RunnerIdentified{SHA256: "r0", Detail: "none"},
+		SourceState{
+			Repositories: []SourceRepository{{ID: "7", Name: "acme/shop", URL: "https://github.com/acme/shop"}}, Commit: "c2", Ref: "refs/heads/main",
+			Dirty: new(true), DirtySHA256: "d0", DirtyFiles: 2, Detail: "none",
+		},
+		OutputKept{Stream: "stdout", SHA256: "o0", Bytes: 10, Lost: 2},
 		RunPlanned{
 			Image:  Image{Reference: "agent:1", ID: "sha256:aa", Digest: "sha256:bb"},
 			Engine: Engine{Version: "28.5", API: "1.51", Kernel: "6.12", Runtime: "runc 1.3", Platform: "linux/amd64", Cgroup: 2},
