@@ -2,8 +2,11 @@ package runner
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"strings"
@@ -56,6 +59,9 @@ func (v *server) closeLog(log *outputLog) {
 	if err := log.close(); err != nil {
 		v.run.warn("the log of the agent's output is incomplete: " + err.Error())
 	}
+	v.run.rec.Emit(event.OutputKept{
+		Stream: strings.TrimSuffix(log.name, ".log"), SHA256: hex.EncodeToString(log.sum.Sum(nil)), Bytes: log.written, Lost: log.seen - log.written,
+	})
 	if log.seen > log.kept {
 		v.run.rec.Emit(event.OutputTruncated{Stream: strings.TrimSuffix(log.name, ".log"), Limit: v.run.plan.Output, Bytes: log.seen})
 	}
@@ -125,12 +131,14 @@ type outputLog struct {
 	file       *os.File
 	budget     *budget
 	seen, kept int64
+	sum        hash.Hash // of what is in the file
+	written    int64     // bytes in the file
 	err        error
 }
 
 func newOutputLog(dir *runs.Run, name string, b *budget) *outputLog {
 	f, err := dir.Append(name)
-	return &outputLog{name: name, file: f, budget: b, err: err}
+	return &outputLog{name: name, file: f, budget: b, sum: sha256.New(), err: err}
 }
 
 func (l *outputLog) write(b []byte) {
@@ -138,7 +146,10 @@ func (l *outputLog) write(b []byte) {
 	l.seen += int64(len(b))
 	l.kept += int64(n)
 	if l.err == nil && n > 0 {
-		_, l.err = l.file.Write(b[:n])
+		var written int
+		written, l.err = l.file.Write(b[:n])
+		l.sum.Write(b[:written])
+		l.written += int64(written)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/link"
+	"github.com/org/agent-sandbox/runner/manifest"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
 )
@@ -50,6 +51,15 @@ type Config struct {
 	// Narrowed is what the ceiling has lowered in Policy, for the record.
 	Narrowed []policy.Narrowing
 	Learn    bool // everything public may be reached, for a policy to be learned from; recorded as lowered
+
+	// Invocation says who or what started the run, and Task what the agent is to do in words; both for the record.
+	Invocation event.Invocation
+	Task       string
+	// PolicyOrigin says where Policy was read from: file, project, base-branch or default; PolicyCommit is the commit, if it was not
+	// the working tree. PolicyFile is the path of one that is refused.
+	PolicyOrigin, PolicyCommit, PolicyFile string
+	RefusedExit                            int             // exit status of a refused policy, see [Refuse]
+	Signer                                 manifest.Signer // of the run's manifest; nil: it is not signed
 
 	Engine engine.Config
 	Store  *runs.Store // where the record goes; required
@@ -137,6 +147,9 @@ type run struct {
 	found     discover.Result
 	expanded  *policy.Policy // the policy with the hosts of its bundles
 
+	lookOnce sync.Once
+	looked   sync.WaitGroup // of what look began
+
 	compile   sync.Once // sets protector
 	protector *policy.Protector
 }
@@ -151,6 +164,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	}
 	defer dir.Close()
 	r.dir, r.id = dir, string(dir.ID)
+	Sealer{Signer: cfg.Signer, Policy: cfg.Policy, Task: cfg.Task}.Seal(ctx, dir)
 	chain, err := dir.Events()
 	if err != nil {
 		return Result{Run: r.id, ExitCode: exitFailure}, err
@@ -166,6 +180,8 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	}
 	end, err := r.execute(ctx)
 	r.refusals.Flush()
+	r.look(ctx) // a run that did not get that far
+	r.looked.Wait()
 	summary := r.rec.Finish(r.finished(end, err))
 	err = errors.Join(err, r.rec.Err(), dir.Finish(summary))
 	if err != nil && summary.ExitCode == 0 {
@@ -252,8 +268,10 @@ func (r *run) started() event.RunStarted {
 	p := r.cfg.Policy
 	return event.RunStarted{
 		Contract: event.Contract, Runner: r.cfg.Version, Argv: r.cfg.Argv, Project: r.cfg.Project,
-		Policy: event.PolicyRef{Path: p.Name(), Digest: p.Digest(), CeilingDigest: r.cfg.CeilingDigest},
-		TTY:    r.cfg.TTY, Timeout: r.timeout(), Kit: r.kitName(),
+		Policy: event.PolicyRef{
+			Path: p.Name(), Digest: p.Digest(), CeilingDigest: r.cfg.CeilingDigest, Origin: r.cfg.PolicyOrigin, Commit: r.cfg.PolicyCommit,
+		},
+		TTY: r.cfg.TTY, Timeout: r.timeout(), Kit: r.kitName(), Invocation: r.cfg.Invocation, Task: taskOf(r.cfg.Task, r.cfg.Argv),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/link"
 )
@@ -44,6 +45,9 @@ func signalOf(ctx context.Context) int {
 func (b *sandbox) supervise(ctx context.Context) (ending, error) {
 	finished := b.run.rec.Phase(event.Agent)
 	defer finished()
+	if b.run.view.Mode == policy.ModeBind {
+		b.run.looked.Wait() // the agent changes what is looked at
+	}
 	if err := link.WriteFrame(b.control, link.Frame{Go: &link.Go{}}); err != nil {
 		return lost(""), fmt.Errorf("release the agent: %w", err)
 	}

@@ -29,7 +29,7 @@ func arrows() map[string][]string {
 		"cmd/guest": {"runner/guest"},
 
 		"runner": {
-			"policy", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/runs",
+			"policy", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/manifest", "runner/runs",
 			"runner/workspace", "runner/workspace/ovl",
 			"golang.org/x/sync",
 		},
@@ -49,7 +49,7 @@ func arrows() map[string][]string {
 		},
 		"runner/link":          {"github.com/hashicorp/yamux"},
 		"runner/workspace/ovl": {"golang.org/x/sys"},
-		"runner/manifest":      nil,
+		"runner/manifest":      {"runner/event"},
 		"runner/event":         nil,
 		"runner/secret":        nil,
 		"policy/convert":       {"policy"},

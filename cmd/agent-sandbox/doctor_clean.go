@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
@@ -209,7 +210,11 @@ func (w *cleaner) runStates() ([]leftover, error) {
 		if state == runs.Interrupted {
 			found = append(found, leftover{
 				What: "the unfinished record of run " + string(r.ID) + ": it has the outcome interrupted now", Run: string(r.ID),
-				remove: func(context.Context) error { _, err := r.Recover(); return err },
+				remove: func(ctx context.Context) error {
+					runner.Sealer{}.Seal(ctx, r)
+					_, err := r.Recover()
+					return err
+				},
 			})
 		}
 		found = append(found, w.halfApplied(r)...)

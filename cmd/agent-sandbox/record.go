@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
@@ -39,6 +41,7 @@ func (a *app) settle(r *runs.Run) (bool, error) {
 	if err != nil || state != runs.Interrupted {
 		return false, err
 	}
+	runner.Sealer{}.Seal(context.Background(), r)
 	if _, err := r.Recover(); errors.Is(err, runs.ErrRunning) {
 		return false, nil // another command is at it
 	} else if err != nil {

@@ -193,17 +193,23 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 		return runner.Config{}, err
 	}
 	p, err := a.policy(f.policy, project)
-	if err != nil {
-		return runner.Config{}, err
+	if err == nil {
+		err = supported(p)
 	}
-	if err := supported(p); err != nil {
-		return runner.Config{}, err
+	if err != nil {
+		if f.dryRun {
+			return runner.Config{}, err
+		}
+		return runner.Config{}, a.refused(ctx, f, args, project, p, err)
 	}
 	task, err := a.startOf(f, p, args)
 	if err != nil {
 		return runner.Config{}, err
 	}
 	limits, err := a.underCeiling(f.ceiling, task.policy, task.kit)
+	if err != nil && !f.dryRun {
+		err = a.refused(ctx, f, args, project, p, err)
+	}
 	if err != nil {
 		return runner.Config{}, err
 	}
@@ -237,7 +243,7 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 		Image: chosen.reference, Lock: chosen.lock,
 		Policy: p, Ceiling: limits.ceiling, CeilingDigest: limits.digest(), Narrowed: limits.narrowings, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
 		Proxy: a.proxy(), CAs: cas,
-		CI: inCI,
+		CI: inCI, Invocation: a.invocation(), Task: task.task, PolicyOrigin: policyOrigin(f.policy, p),
 	}, nil
 }
 
@@ -280,7 +286,7 @@ func supported(p *policy.Policy) error {
 
 // features are the mechanisms that this version has.
 func features() policy.Features {
-	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), ImageBuild: true}
+	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), ImageBuild: true, Include: true}
 }
 
 // dryRun prints the plan.

@@ -19,6 +19,7 @@ type start struct {
 	input  io.Reader      // nil: none
 	policy *policy.Policy // with what the kit needs
 	kit    *policy.KitUse // nil: it is a command of the caller's own
+	task   string         // in words; empty: there is none
 }
 
 // startOf tells whether the arguments are a task for an agent or a command.
@@ -48,7 +49,7 @@ func (a *app) startAgent(f runFlags, p *policy.Policy, name string, args []strin
 	if err != nil {
 		return start{}, err
 	}
-	s := start{}
+	s := start{task: task}
 	switch {
 	case f.tty:
 		if s.argv, s.input = k.InteractiveArgv(task), a.stdin; len(s.argv) == 0 {

@@ -49,7 +49,16 @@ type Summary struct {
 
 	Credentials []CredentialState `json:"credentials"`
 
-	Log *Log `json:"log,omitempty"` // the audit log this was made from, when there is one
+	Log      *Log      `json:"log,omitempty"`      // the audit log this was made from, when there is one
+	Manifest *Manifest `json:"manifest,omitempty"` // the run's evidence, which was made from this
+}
+
+// Manifest names the evidence of a run.
+type Manifest struct {
+	SHA256 string `json:"sha256"` // of manifest.json
+	// Signed is keyless, key or none.
+	Signed string `json:"signed"`
+	Detail string `json:"detail,omitempty"` // why it is not signed, where it could have been
 }
 
 // PhaseTime is a phase and how long it took; repeated phases add up.

@@ -181,6 +181,8 @@ type Refusal struct {
 	Host string `json:"host"`
 	// Port is 0 where the protocol has none.
 	Port uint16 `json:"port,omitempty"`
+	// Type is the type of the record that was asked for.
+	Type string `json:"type,omitempty"`
 	// Method is that of the request.
 	Method string `json:"method,omitempty"`
 	// Path is that of the request, without the query.
@@ -263,14 +265,12 @@ type Resources struct {
 type Log struct {
 	// Stream is `stdout` or `stderr`.
 	Stream string `json:"stream"`
-	// SHA256 is the digest of what was kept, after redaction.
+	// SHA256 is the digest of what was kept.
 	SHA256 string `json:"sha256"`
 	// Bytes is how much was kept.
 	Bytes int64 `json:"bytes"`
 	// Lost is how many bytes came after the limit, and were not kept.
 	Lost int64 `json:"lost"`
-	// Redactions is how many secrets were taken out.
-	Redactions uint64 `json:"redactions"`
 }
 
 // Events is the audit log, events.jsonl. Each line carries the hash of the one before, so the head proves the whole.

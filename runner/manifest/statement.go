@@ -15,8 +15,9 @@ const (
 	PayloadType   = "application/vnd.in-toto+json" // of the DSSE envelope
 )
 
-// MaxSize bounds a statement in bytes; the builder stays below it whatever a run did.
-const MaxSize = 1 << 20
+// MaxSize bounds a statement in bytes: in base64 and with a certificate it is less than a megabyte. The builder stays below it
+// whatever a run did.
+const MaxSize = 704 << 10
 
 // Statement is what is signed: an in-toto Statement v1.
 type Statement struct {

@@ -3,6 +3,7 @@ package runs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 
@@ -17,19 +18,39 @@ func (r *Run) Finish(s event.Summary) error {
 		return fmt.Errorf("finish run %s: it is not locked by this process", r.ID)
 	}
 	if r.chain == nil {
-		return r.putResult(s)
+		return r.conclude(s)
 	}
-	// The log is complete unless it can't be brought to the disk, which is waited for while the result is.
+	// The log is complete unless it can't be brought to the disk, which is waited for while the rest is.
 	s.Log = &event.Log{Head: r.chain.Head(), State: event.LogComplete}
 	closed := make(chan error, 1)
 	go func() { closed <- r.chain.Close() }()
-	err := r.putResult(s)
+	err := r.conclude(s)
 	closeErr := <-closed
 	if logErr := r.chain.Err(); logErr != nil {
 		s.Log.State, s.Log.Detail = event.LogDamaged, logErr.Error()
-		err = errors.Join(err, r.putResult(s))
+		err = errors.Join(err, r.conclude(s))
 	}
 	return errors.Join(closeErr, err)
+}
+
+// conclude writes the manifest and then the result, so that a run that counts as ended has its manifest. A manifest that can't
+// be made does not keep the result away.
+func (r *Run) conclude(s event.Summary) error {
+	if r.Seal == nil {
+		return r.putResult(s)
+	}
+	file, ref, sealErr := r.Seal(s)
+	if len(file) == 0 {
+		return errors.Join(sealErr, r.putResult(s))
+	}
+	s.Manifest = &ref
+	// Both are brought to the disk at once, and the directory after them.
+	staged := make(chan stagedFile, 1)
+	go func() {
+		staged <- r.stage(ManifestFile, func(w io.Writer) error { _, err := w.Write(file); return err })
+	}()
+	result := r.stage(ResultFile, asJSON(s))
+	return errors.Join(sealErr, r.commit(<-staged, result))
 }
 
 func (r *Run) putResult(s event.Summary) error { return r.put(ResultFile, asJSON(s), true) }
@@ -67,7 +88,10 @@ func (r *Run) Recover() (event.Summary, error) {
 	}
 	interrupted(&s)
 	r.removeTemps()
-	return s, r.putResult(s)
+	if _, err := r.store.root.Lstat(r.name(ManifestFile)); err == nil {
+		return s, r.putResult(s) // the runner died between the two
+	}
+	return s, r.conclude(s)
 }
 
 func (r *Run) result() (event.Summary, error) {

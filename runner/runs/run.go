@@ -23,6 +23,8 @@ const (
 	ChangesFile = "changes.json"
 	PatchFile   = "changes.patch"
 	ResultFile  = "result.json"
+	// ManifestFile is the signed evidence; it is there before the result is.
+	ManifestFile = "manifest.json"
 )
 
 // maxJSON bounds a JSON file that is read: a change set of some 100,000 files fits.
@@ -43,7 +45,11 @@ const (
 // Run is the directory of one run. It is not for concurrent use, but different
 // files of it may be written at the same time.
 type Run struct {
-	ID    ID
+	ID ID
+	// Seal makes the content of ManifestFile when the run ends, or when it is found to have died; nil: there is none. It may
+	// give a content and an error: then both count.
+	Seal func(event.Summary) ([]byte, event.Manifest, error)
+
 	store *Store
 	lock  *os.File // held by this process, or nil
 	chain *event.Chain
@@ -176,6 +182,42 @@ func (r *Run) Append(file string) (*os.File, error) {
 func (r *Run) WriteFile(file string, fill func(io.Writer) error) error {
 	return r.put(file, fill, false)
 }
+
+// stagedFile is a file that is on the disk, but not yet in its place.
+type stagedFile struct {
+	temp, name string
+	err        error
+}
+
+// stage brings a file to the disk.
+func (r *Run) stage(file string, fill func(io.Writer) error) stagedFile {
+	s := stagedFile{temp: r.name(tempPrefix + rand.Text()), name: r.name(file)}
+	s.err = writeError(r.Path(file), r.writeTemp(s.temp, fill, true))
+	return s
+}
+
+// commit puts the files in their places, in this order, unless one of them could not be written.
+func (r *Run) commit(files ...stagedFile) error {
+	var err error
+	for _, f := range files {
+		err = errors.Join(err, f.err)
+	}
+	for _, f := range files {
+		if err == nil {
+			err = r.store.root.Rename(f.temp, f.name)
+		}
+		if err != nil {
+			_ = r.store.root.Remove(f.temp) // Recover and Remove find it otherwise
+		}
+	}
+	if err == nil {
+		err = syncDir(r.store.root, string(r.ID))
+	}
+	return err
+}
+
+// FS reads the run's directory. Links that lead out of it are not followed.
+func (r *Run) FS() (fs.FS, error) { return fs.Sub(r.store.root.FS(), string(r.ID)) }
 
 // put writes a file; a durable one is on the disk when it returns, and so survives a power cut.
 func (r *Run) put(file string, fill func(io.Writer) error, durable bool) error {

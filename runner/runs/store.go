@@ -12,6 +12,7 @@
 //	stderr.log
 //	changes.json   the change set
 //	changes.patch
+//	manifest.json  the run's evidence: see package manifest
 //	result.json    the event.Summary; its presence means that the run ended
 //
 // and whatever the workspace keeps there.

@@ -1,0 +1,380 @@
+package manifest
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/org/agent-sandbox/runner/event"
+)
+
+// plan is what a statement tells of plan.json.
+type plan struct {
+	TTY   bool `json:"tty"`
+	Agent struct {
+		User string `json:"user"`
+		UID  int    `json:"uid"`
+		GID  int    `json:"gid"`
+	} `json:"agent"`
+	Env       []Variable `json:"env"`
+	Workspace struct {
+		Mode string `json:"mode"`
+	} `json:"workspace"`
+	Network struct {
+		Mode    string `json:"mode"`
+		Capture bool   `json:"capture"`
+		Found   []struct {
+			Bundle string `json:"bundle"`
+			Host   string `json:"host"`
+			Port   uint16 `json:"port"`
+			Source string `json:"source"`
+		} `json:"found"`
+	} `json:"network"`
+	Seccomp struct {
+		Profile string `json:"profile"`
+		Digest  string `json:"digest"`
+	} `json:"seccomp"`
+	Container struct {
+		Guest struct {
+			Digest string `json:"digest"`
+		} `json:"guest"`
+		Mounts []struct {
+			Target   string `json:"target"`
+			Volume   bool   `json:"volume"`
+			Tmpfs    bool   `json:"tmpfs"`
+			ReadOnly bool   `json:"read_only"`
+		} `json:"mounts"`
+		Tmpfs []struct {
+			Target string `json:"target"`
+		} `json:"tmpfs"`
+		Limits struct {
+			Memory int64   `json:"memory"`
+			CPUs   float64 `json:"cpus"`
+			PIDs   int64   `json:"pids"`
+		} `json:"limits"`
+	} `json:"container"`
+	Policy struct {
+		Compiled json.RawMessage `json:"compiled"`
+	} `json:"policy"`
+	Kit *struct {
+		Version string `json:"version"`
+	} `json:"kit"`
+}
+
+func (b *builder) isolation() {
+	i := &b.p.Isolation
+	i.Probes, i.Lowered, i.LoweredCount = []Probe{}, []Lowered{}, b.s.Counts.Lowered
+	for _, l := range b.s.Lowered {
+		i.Lowered = append(i.Lowered, Lowered{What: b.text("isolation.lowered", l.What), Why: b.text("isolation.lowered", l.Why)})
+	}
+	if b.plan == nil {
+		b.missing("isolation.planned", "the run ended before there was a plan")
+	} else {
+		i.Planned = b.planned()
+	}
+	m := b.s.Measured
+	if m == nil {
+		b.missing("isolation.measured", "the run ended before the sandbox was measured")
+		return
+	}
+	// The runner lets the agent go only if what was measured is what was planned.
+	i.Verified = b.agentRan()
+	i.Measured = b.measured(m)
+	i.Probes = b.probes(m)
+}
+
+func (b *builder) planned() *Planned {
+	p := b.plan
+	out := &Planned{
+		SHA256: b.sum, User: b.text("isolation.planned.user", p.Agent.User), UID: p.Agent.UID, GID: p.Agent.GID,
+		Seccomp: p.Seccomp.Profile, SeccompSHA256: strings.TrimPrefix(p.Seccomp.Digest, "sha256:"), Network: p.Network.Mode, Capture: p.Network.Capture,
+		Workspace: p.Workspace.Mode, Mounts: []Mount{}, Env: []Variable{},
+	}
+	for _, m := range p.Container.Mounts {
+		kind := "bind"
+		switch {
+		case m.Tmpfs:
+			kind = "tmpfs"
+		case m.Volume:
+			kind = "volume"
+		}
+		out.Mounts = append(out.Mounts, Mount{Target: m.Target, Kind: kind, ReadOnly: m.ReadOnly})
+	}
+	for _, t := range p.Container.Tmpfs {
+		out.Mounts = append(out.Mounts, Mount{Target: t.Target, Kind: "tmpfs"})
+	}
+	slices.SortFunc(out.Mounts, func(x, y Mount) int { return cmp.Compare(x.Target, y.Target) })
+	out.Mounts = bounded(b, "isolation.planned.mounts", out.Mounts, 200)
+	for i, m := range out.Mounts {
+		out.Mounts[i].Target = b.text("isolation.planned.mounts", m.Target)
+	}
+	env := slices.SortedFunc(slices.Values(p.Env), func(x, y Variable) int { return cmp.Compare(x.Name, y.Name) })
+	for _, v := range bounded(b, "isolation.planned.env", env, 300) {
+		out.Env = append(out.Env, Variable{Name: b.text("isolation.planned.env", v.Name), Source: v.Source})
+	}
+	return out
+}
+
+// bounded is at most limit items.
+func bounded[T any](b *builder, field string, list []T, limit int) []T {
+	if len(list) <= limit {
+		return list
+	}
+	b.p.Clipped = append(b.p.Clipped, field)
+	return list[:limit]
+}
+
+func (b *builder) measured(m *event.GuestMeasured) *Measured {
+	process := func(p event.Process) Process {
+		return Process{
+			UID: p.UID[:], GID: p.GID[:], Groups: append([]int{}, p.Groups...),
+			Capabilities: []string{p.CapInh, p.CapPrm, p.CapEff, p.CapBnd, p.CapAmb}, NoNewPrivs: p.NoNewPrivs, Seccomp: p.Seccomp,
+		}
+	}
+	out := &Measured{
+		Agent: process(m.Agent), Guest: process(m.Guest), Namespaces: b.texts("isolation.measured.namespaces", slices.Sorted(maps.Keys(m.Namespaces))),
+		Mounts: m.Mounts, Interfaces: b.texts("isolation.measured.interfaces", slices.Sorted(slices.Values(m.Interfaces))),
+		CgroupMemory: m.Cgroup.MemoryBytes, CgroupPIDs: m.Cgroup.PIDs, CgroupCPUMicros: m.Cgroup.CPUMicros, Kernel: b.text("isolation.measured.kernel", m.Kernel),
+	}
+	if m.Trust != nil {
+		out.TrustedCertificates = m.Trust.Certificates
+	}
+	return out
+}
+
+// The controls of a probe.
+const (
+	positive = "positive"
+	negative = "negative"
+)
+
+// probes are what the guest tried. A capture that works is its own positive control: a dial to somewhere else arrived, and
+// where it arrived was the relay.
+func (b *builder) probes(m *event.GuestMeasured) []Probe {
+	probe := func(name, control string, held bool, detail string) Probe {
+		if held {
+			detail = ""
+		}
+		return Probe{Name: name, Control: control, Held: held, Detail: b.text("isolation.probes", detail)}
+	}
+	why := strings.Join(m.Network.Reasons, "; ")
+	noCaps := func(p event.Process) bool {
+		return strings.Trim(p.CapInh+p.CapPrm+p.CapEff+p.CapBnd+p.CapAmb, "0") == "" && p.CapEff != ""
+	}
+	all := []Probe{
+		probe("the agent's process reaches the guest", negative, len(m.Isolation.Reach) == 0, strings.Join(m.Isolation.Reach, ", ")),
+		probe("the agent's process opens files that change the kernel", negative, len(m.Isolation.Exposed) == 0, strings.Join(m.Isolation.Exposed, ", ")),
+		probe("a system call is denied that the strict filter alone denies", negative, m.Isolation.StrictCalls, "the call was let through"),
+		probe("the guest can be traced by its own user", negative, !m.Isolation.GuestDumpable, "it can"),
+		probe("the agent's process has capabilities", negative, noCaps(m.Agent), "it has"),
+	}
+	if m.Network.Listeners {
+		return append(all, probe("an allowed name leads to a listener, and a dial elsewhere fails", positive, true, ""))
+	}
+	return append(
+		all,
+		probe("a dial to an address elsewhere arrives at the relay", positive, m.Network.TCP, why),
+		probe("an IPv6 dial to an address elsewhere arrives at the relay", positive, m.Network.IPv6, why),
+		probe("a refused datagram is reported", positive, m.Network.Datagrams, why),
+	)
+}
+
+func (b *builder) credentials() {
+	leaks := map[string]uint64{}
+	for _, l := range b.s.Leaks {
+		leaks[l.Credential] += l.Count
+	}
+	for _, c := range b.s.Credentials {
+		out := Credential{
+			Name: b.text("credentials", c.Name), Source: c.Source, Deliver: c.Deliver, Hosts: b.texts("credentials", slices.Sorted(slices.Values(c.Hosts))),
+			Requested: b.scope(c.Requested), Granted: b.scope(c.Granted), Broad: b.text("credentials", c.Broad),
+			Renewed: int(c.Renewals), Expires: c.Expires, Revocation: string(c.Revoked), TokenSHA256: c.TokenSHA256,
+			Broker: b.text("credentials", c.Broker), Identity: b.text("credentials", c.Identity), IssuanceID: b.text("credentials", c.IssuanceID), Leaks: leaks[c.Name],
+		}
+		if !c.Issued.IsZero() {
+			out.Issued = &c.Issued
+		}
+		for _, r := range c.Revocations {
+			if r.Status == c.Revoked && out.RevocationDetail == "" {
+				out.RevocationDetail = b.text("credentials", r.Detail)
+			}
+		}
+		if u := c.Used; u != nil {
+			out.Requests, out.Used = u.Requests, u.Permissions
+		}
+		b.p.Credentials = append(b.p.Credentials, out)
+	}
+	slices.SortFunc(b.p.Credentials, func(x, y Credential) int { return cmp.Compare(x.Name, y.Name) })
+}
+
+func (b *builder) scope(s *event.CredentialScope) *Scope {
+	if s == nil {
+		return nil
+	}
+	out := &Scope{Repositories: []ScopeRepository{}, Permissions: map[string]string{}, Push: b.texts("credentials", s.Push)}
+	maps.Copy(out.Permissions, s.Permissions)
+	for _, r := range bounded(b, "credentials", s.Repositories, 100) {
+		out.Repositories = append(out.Repositories, ScopeRepository{ID: r.ID, Name: b.text("credentials", r.Name)})
+	}
+	return out
+}
+
+func (b *builder) egress() {
+	n := b.s.Counts
+	e := Egress{
+		Captured: b.s.Measured != nil && b.s.Measured.Network.TCP, Connections: n.AllowedConnections, Failed: n.FailedConnections, Requests: n.Requests,
+		Up: n.Up, Down: n.Down, RefusedConnections: n.RefusedConnections, RefusedNames: n.RefusedNames, RefusedRequests: n.RefusedRequests,
+		Hosts: []Host{}, HostCount: b.s.HostCount, Refused: []Refusal{}, RefusedUnlisted: b.s.Unlisted.Connections + b.s.Unlisted.Names, Leaks: []Leak{},
+	}
+	for _, h := range b.s.Hosts {
+		e.Hosts = append(e.Hosts, Host{
+			Host: b.text("egress.hosts", h.Host), Port: h.Port, Rule: b.text("egress.hosts", h.Rule),
+			Connections: h.Connections, Failed: h.Failed, Requests: h.Requests, Up: h.Up, Down: h.Down,
+		})
+	}
+	slices.SortStableFunc(e.Hosts, func(x, y Host) int { return cmp.Or(cmp.Compare(x.Host, y.Host), cmp.Compare(x.Port, y.Port)) })
+	for _, r := range b.s.Refused {
+		e.Refused = append(e.Refused, Refusal{
+			Proto: r.Proto, Host: b.text("egress.refused", cmp.Or(r.Name, r.Address)), Port: r.Port, Type: b.text("egress.refused", r.Type), Method: b.text("egress.refused", r.Method),
+			Path: b.text("egress.refused", r.Path), Reason: b.text("egress.refused", r.Reason), Count: r.Count,
+		})
+	}
+	slices.SortStableFunc(e.Refused, func(x, y Refusal) int {
+		return cmp.Or(cmp.Compare(x.Host, y.Host), cmp.Compare(x.Port, y.Port), cmp.Compare(x.Proto, y.Proto), cmp.Compare(x.Type, y.Type), cmp.Compare(x.Method, y.Method), cmp.Compare(x.Path, y.Path))
+	})
+	for _, l := range b.s.Leaks {
+		e.Leaks = append(e.Leaks, Leak{Credential: b.text("egress.leaks", l.Credential), Host: b.text("egress.leaks", l.Host), Count: l.Count})
+	}
+	slices.SortFunc(e.Leaks, func(x, y Leak) int {
+		return cmp.Or(cmp.Compare(x.Credential, y.Credential), cmp.Compare(x.Host, y.Host))
+	})
+	b.p.Egress = e
+}
+
+func (b *builder) workspace() {
+	c := b.s.Changes
+	if c == nil {
+		if b.agentRan() {
+			b.missing("workspace", "what the agent changed was not read back")
+		}
+		return
+	}
+	w := &Workspace{
+		Added: c.Added, Modified: c.Modified, Deleted: c.Deleted, Renamed: c.Renamed, ModeOnly: c.Mode, Git: c.Git, Bytes: c.Bytes,
+		ProtectedReject: c.Reject, ProtectedWarn: c.Warn, Protected: []Protected{}, ChangesSHA256: c.Digest, PatchSHA256: c.Patch,
+	}
+	if b.s.Plan != nil {
+		w.Mode = b.s.Plan.Mode
+	}
+	for _, p := range b.s.Protected {
+		w.Protected = append(w.Protected, Protected{Path: b.text("workspace.protected", p.Path), Tier: p.Tier, Reason: b.text("workspace.protected", p.Reason)})
+	}
+	slices.SortFunc(w.Protected, func(x, y Protected) int { return cmp.Compare(x.Path, y.Path) })
+	b.p.Workspace = w
+}
+
+func (b *builder) resources() {
+	r := &b.p.Resources
+	r.BytesOut = b.s.Counts.Up
+	if b.plan != nil {
+		l := b.plan.Container.Limits
+		r.MemoryLimit, r.CPULimit, r.PIDsLimit = l.Memory, l.CPUs, l.PIDs
+	}
+	seen := func(field string, n int64) *int64 {
+		if n < 0 {
+			b.missing(field, "the engine does not let it be seen from inside")
+			return nil
+		}
+		return &n
+	}
+	if a := b.s.Agent; a != nil {
+		r.PeakMemory, r.CPUMicros, r.OOMKills = seen("resources.peak_memory", a.PeakMemory), seen("resources.cpu_micros", a.CPUMicros), seen("resources.oom_kills", a.OOMKills)
+	}
+}
+
+// logs takes the digests that were made while the logs were written. Those of a run whose runner died are made from the files.
+func (b *builder) logs() {
+	for _, stream := range []string{"stderr", "stdout"} {
+		i := slices.IndexFunc(b.s.Outputs, func(o event.OutputKept) bool { return o.Stream == stream })
+		if i >= 0 {
+			o := b.s.Outputs[i]
+			b.p.Logs = append(b.p.Logs, Log{Stream: stream, SHA256: o.SHA256, Bytes: o.Bytes, Lost: o.Lost})
+			continue
+		}
+		sum, size, err := b.digest(stream + ".log")
+		switch {
+		case err == nil:
+			b.p.Logs = append(b.p.Logs, Log{Stream: stream, SHA256: sum, Bytes: size})
+			b.missing("logs."+stream, "the runner died: the digest is that of the file as it was found")
+		case !errors.Is(err, fs.ErrNotExist):
+			b.missing("logs."+stream, b.text("missing", err.Error()))
+		case b.agentRan():
+			b.missing("logs."+stream, "there is no file")
+		}
+	}
+}
+
+func (b *builder) events() {
+	e := Events{State: string(event.LogComplete), Dropped: map[string]uint64{}}
+	if l := b.s.Log; l != nil {
+		e.Head, e.Count, e.State, e.Detail = l.Head.Hash, l.Head.Count, string(l.State), b.text("events.detail", l.Detail)
+	} else {
+		genesis := event.Genesis(b.s.Run)
+		e.Head = genesis.Hash
+		b.missing("events", "there is no log of the run")
+	}
+	for _, d := range b.s.Dropped {
+		e.Dropped[b.text("events.dropped", d.Dropped)] = d.Count
+	}
+	b.p.Events = e
+}
+
+func (b *builder) warnings() {
+	var list []string
+	for _, w := range b.s.Warnings {
+		list = append(list, w.Message)
+	}
+	b.p.Warnings = Warnings{Messages: b.texts("warnings.messages", list), Count: b.s.Counts.Warnings}
+}
+
+// maxIncluded bounds one content. Escapes may make six times as much of it.
+const maxIncluded = 16 << 10
+
+// include adds the contents that the policy asks for.
+func (b *builder) include() error {
+	var p struct {
+		Evidence struct {
+			Include []string `json:"include"`
+		} `json:"evidence"`
+	}
+	if len(b.p.Policy.Compiled) == 0 || json.Unmarshal(b.p.Policy.Compiled, &p) != nil {
+		return nil
+	}
+	files := map[string]string{"events": eventsFile, "patch": patchFile, "stderr": "stderr.log", "stdout": "stdout.log"}
+	for _, name := range slices.Sorted(slices.Values(p.Evidence.Include)) {
+		content, size := []byte(b.in.Prompt[:min(len(b.in.Prompt), maxIncluded)]), int64(len(b.in.Prompt))
+		if file := files[name]; file != "" {
+			var err error
+			content, size, err = b.read(file, maxIncluded)
+			if errors.Is(err, fs.ErrNotExist) {
+				b.missing("included."+name, "there is no file")
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if name == "prompt" && size == 0 {
+			b.missing("included.prompt", "there was no task in words, or the runner that knew it died")
+			continue
+		}
+		b.p.Included = append(b.p.Included, Included{
+			Name: name, Text: strings.ToValidUTF8(string(content), "\ufffd"), Bytes: size, Clipped: size > int64(len(content)),
+		})
+	}
+	return nil
+}
