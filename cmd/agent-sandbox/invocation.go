@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"os/user"
+	osuser "os/user"
 	"path/filepath"
 	"strings"
 
@@ -18,7 +18,7 @@ import (
 func (a *app) invocation() event.Invocation {
 	if a.env("GITHUB_ACTIONS") != "true" {
 		i := event.Invocation{Trigger: event.TriggerLocal}
-		if u, err := user.Current(); err == nil {
+		if u, err := osuser.Current(); err == nil {
 			i.Actor = u.Username
 		}
 		return i
