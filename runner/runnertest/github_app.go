@@ -79,7 +79,8 @@ func (i *Installation) covers(r *Repository) bool {
 
 // checkAppJWT is GitHub's check of a JWT that an App signs. The caller holds the lock.
 func (g *GitHub) checkAppJWT(token string) (*App, error) {
-	invalid := errors.New("A JSON web token could not be decoded") //nolint:staticcheck // GitHub's words
+	//lint:ignore ST1005 GitHub's own words
+	invalid := errors.New("A JSON web token could not be decoded")
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return nil, invalid

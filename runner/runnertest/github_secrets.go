@@ -37,7 +37,9 @@ func newSecretStore(t testing.TB) *secretStore {
 }
 
 // Secret is what a secret of the repository holds, and when it was last set. GitHub itself never tells the value.
-func (r *Repository) Secret(name string) (value string, updated time.Time) { return r.g.secretIn(r.secrets, name) }
+func (r *Repository) Secret(name string) (value string, updated time.Time) {
+	return r.g.secretIn(r.secrets, name)
+}
 
 // EnvironmentSecret is the same for an environment, which [Repository.AddEnvironment] makes.
 func (r *Repository) EnvironmentSecret(environment, name string) (value string, updated time.Time) {

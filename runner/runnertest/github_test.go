@@ -34,7 +34,11 @@ func appJWT(t *testing.T, a *App, iat, exp time.Time) string {
 
 func client(t *testing.T, g *GitHub, token string) *github.Client {
 	t.Helper()
-	c, err := github.NewClient(g.Client()).WithAuthToken(token).WithEnterpriseURLs(g.URL, g.URL)
+	c := github.NewClient(g.Client())
+	if token != "" {
+		c = c.WithAuthToken(token)
+	}
+	c, err := c.WithEnterpriseURLs(g.URL, g.URL)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,13 @@ func (o *OIDC) Rotate() {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.keys = append(o.keys, oidcKey{fmt.Sprintf("key-%d-%s", len(o.keys)+1, randomText(6)), key})
+	o.keys = append(o.keys, oidcKey{keyID(key), key})
+}
+
+// keyID looks as GitHub's do, which are used as x5t as well: 20 bytes in base64url.
+func keyID(key *rsa.PrivateKey) string {
+	sum := sha256.Sum256(key.N.Bytes())
+	return base64.RawURLEncoding.EncodeToString(sum[:20])
 }
 
 // Forget drops all keys but the last one.
