@@ -55,7 +55,7 @@ type Predicate struct {
 // Outcome is how a run ended.
 type Outcome struct {
 	// Result is `success`, `failure`, `timeout`, `cancelled`, `oom`, `refused`, `error` or `interrupted`.
-	Result string `json:"result"`
+	Result string `json:"result" enum:"success,failure,timeout,cancelled,oom,refused,error,interrupted"`
 	// Partial says that the record ends before the run did: the runner died, and whoever found the run wrote this.
 	Partial bool `json:"partial"`
 	// ExitCode is the exit status of `agent-sandbox run`.
@@ -99,7 +99,7 @@ type AgentEnd struct {
 // Invocation is who started what.
 type Invocation struct {
 	// Trigger is `local`, `github-actions` or `act`.
-	Trigger string `json:"trigger"`
+	Trigger string `json:"trigger" enum:"local,github-actions,act"`
 	// Actor is the user's name, as the operating system or the CI job has it.
 	Actor string `json:"actor,omitempty"`
 	// ActorID is GitHub's id of the actor.
@@ -199,7 +199,7 @@ type Image struct {
 	// Digest is that of its manifest in the registry, where it is known.
 	Digest string `json:"digest,omitempty"`
 	// Lock is `locked` (the lock file, or the reference itself, names this very image), `override` (given for this run alone) or `unlocked`.
-	Lock string `json:"lock" from:"observed"`
+	Lock string `json:"lock" from:"observed" enum:"locked,override,unlocked"`
 }
 
 // Engine is a container engine.
@@ -223,7 +223,7 @@ type Policy struct {
 	// Loaded is false if the file is no valid policy; then nothing was run.
 	Loaded bool `json:"loaded"`
 	// Origin says where it was read from: `file` (the caller named it), `project`, `base-branch` (of a pull request) or `default` (there is no file).
-	Origin string `json:"origin"`
+	Origin string `json:"origin" enum:"file,project,base-branch,default"`
 	// Path is that of the file, as the caller sees it.
 	Path string `json:"path,omitempty"`
 	// Commit is the one that the file was read from, where it was not the working tree.

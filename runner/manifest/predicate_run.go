@@ -47,7 +47,7 @@ type Mount struct {
 	// Target is the path inside.
 	Target string `json:"target"`
 	// Kind is `bind`, `volume` or `tmpfs`.
-	Kind string `json:"kind"`
+	Kind string `json:"kind" enum:"bind,volume,tmpfs"`
 	// ReadOnly says that nothing there can be changed.
 	ReadOnly bool `json:"read_only"`
 }
@@ -106,7 +106,7 @@ type Probe struct {
 	Name string `json:"name"`
 	// Control is `negative` for what must not be possible, and `positive` for the same kind of thing where it must be: without it a
 	// refusal would prove nothing.
-	Control string `json:"control"`
+	Control string `json:"control" enum:"negative,positive"`
 	// Held says that it came out as it must.
 	Held bool `json:"held"`
 	// Detail says what came out, where it did not hold.
@@ -264,7 +264,7 @@ type Resources struct {
 // Log is one of the agent's outputs.
 type Log struct {
 	// Stream is `stdout` or `stderr`.
-	Stream string `json:"stream"`
+	Stream string `json:"stream" enum:"stdout,stderr"`
 	// SHA256 is the digest of what was kept.
 	SHA256 string `json:"sha256"`
 	// Bytes is how much was kept.
@@ -280,7 +280,7 @@ type Events struct {
 	// Count is how many lines there are.
 	Count uint64 `json:"count"`
 	// State is `complete`, `torn` (it ends within a line; the head is that of the whole lines) or `damaged`.
-	State string `json:"state"`
+	State string `json:"state" enum:"complete,torn,damaged"`
 	// Detail says what is wrong with it.
 	Detail string `json:"detail,omitempty"`
 	// Dropped counts the events of each kind that were too many to be written.

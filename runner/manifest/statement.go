@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"slices"
+	"strings"
 )
 
 // What a statement says it is.
@@ -78,6 +81,7 @@ func canonical(plain []byte) ([]byte, error) {
 
 // FormatError says why a payload is no statement of this version.
 type FormatError struct {
+	// Reason says what is wrong.
 	Reason string
 }
 
@@ -113,8 +117,63 @@ func Decode(payload []byte) (Statement, error) {
 	if err != nil {
 		return Statement{}, badFormat("%v", err)
 	}
+	if err := check("", reflect.ValueOf(s), ""); err != nil {
+		return Statement{}, err
+	}
 	if !bytes.Equal(again, payload) {
 		return Statement{}, badFormat("it is not spelled as version 1 is: a newer version of agent-sandbox made it, or it was altered")
 	}
 	return s, nil
+}
+
+// check refuses what the schema refuses and encoding/json lets through: null for a list, and words that a field does not have.
+func check(path string, v reflect.Value, tag reflect.StructTag) error {
+	optional := strings.Contains(tag.Get("json"), ",omitempty")
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return nil
+		}
+		return check(path, v.Elem(), tag)
+	case reflect.Map:
+		if v.IsNil() && !optional {
+			return badFormat("%s is null", path)
+		}
+	case reflect.Slice:
+		return checkSlice(path, v, optional)
+	case reflect.Struct:
+		for field, value := range v.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if name == "" {
+				continue // the inside of a time
+			}
+			if err := check(path+"."+name, value, field.Tag); err != nil {
+				return err
+			}
+		}
+	case reflect.String:
+		if words := tag.Get("enum"); words != "" && !slices.Contains(strings.Split(words, ","), v.String()) {
+			return badFormat("%s is %q, not one of %s", path, v.String(), words)
+		}
+	default:
+	}
+	return nil
+}
+
+func checkSlice(path string, v reflect.Value, optional bool) error {
+	if raw, ok := v.Interface().(json.RawMessage); ok {
+		if len(raw) > 0 && raw[0] != '{' {
+			return badFormat("%s is no object", path)
+		}
+		return nil
+	}
+	if v.IsNil() && !optional {
+		return badFormat("%s is null", path)
+	}
+	for i := range v.Len() {
+		if err := check(path, v.Index(i), ""); err != nil {
+			return err
+		}
+	}
+	return nil
 }
