@@ -18,6 +18,7 @@ func DryRun(ctx context.Context, cfg Config) (_ *Plan, err error) {
 	}
 	defer func() { err = errors.Join(err, r.dir.Close(), r.dir.Remove()) }()
 	r.id = string(r.dir.ID)
+	r.secrets.known(cfg)
 	if r.rec, err = event.NewRecorder(event.Config{Run: r.id}); err != nil {
 		return nil, err
 	}

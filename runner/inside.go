@@ -155,6 +155,9 @@ func (r *run) credentials(ctx context.Context) error {
 		return err
 	}
 	r.grants = grants
+	if err := r.hold(ctx); err != nil {
+		return err
+	}
 	for i, g := range grants {
 		if g.Broad != "" && (i == 0 || grants[i-1].Name != g.Name) {
 			r.lower("credential", g.Name+": "+g.Broad, "use a token for this project alone")

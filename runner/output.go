@@ -28,21 +28,37 @@ func (v *server) output(stream *link.Stream, to io.Writer, name string) {
 	defer stream.Close()
 	log := newOutputLog(v.run.dir, name, v.logs)
 	defer v.closeLog(log)
+	out := v.run.secrets.writer(&passedOn{log: log, to: to, lost: func(err error) {
+		_ = stream.Close()
+		v.lose(name, err)
+	}}, strings.TrimSuffix(name, ".log"))
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := stream.Read(buf)
-		log.write(buf[:n])
-		if to != nil && n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				to = nil
-				_ = stream.Close()
-				v.lose(name, err)
-			}
-		}
+		_, _ = out.Write(buf[:n])
 		if err != nil {
+			_ = out.Close()
 			return
 		}
 	}
+}
+
+// passedOn is where output goes, without the secrets. It never fails.
+type passedOn struct {
+	log  *outputLog
+	to   io.Writer // nil: nobody takes any more
+	lost func(error)
+}
+
+func (p *passedOn) Write(b []byte) (int, error) {
+	p.log.write(b)
+	if p.to != nil && len(b) > 0 {
+		if _, err := p.to.Write(b); err != nil {
+			p.to = nil
+			p.lost(err)
+		}
+	}
+	return len(b), nil
 }
 
 // lose notes that the caller could not be given all of the output. A reader that has gone away has had enough.

@@ -125,6 +125,7 @@ type run struct {
 	dir      *runs.Run
 	rec      *event.Recorder
 	refusals *event.Refusals
+	secrets  secrets
 
 	engine  *engine.Engine
 	gateway *egress.Gateway
@@ -169,7 +170,8 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err != nil {
 		return Result{Run: r.id, ExitCode: exitFailure}, err
 	}
-	r.rec, err = event.NewRecorder(event.Config{Run: r.id, Handlers: append([]event.Handler{chain}, cfg.Handlers...)})
+	r.secrets.known(cfg)
+	r.rec, err = event.NewRecorder(event.Config{Run: r.id, Redact: r.secrets.text, Handlers: append([]event.Handler{chain}, cfg.Handlers...)})
 	if err != nil {
 		return Result{Run: r.id, ExitCode: exitFailure}, err
 	}
@@ -179,9 +181,11 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		r.rec.Emit(event.Warning{Message: "ceiling: " + n.String()})
 	}
 	end, err := r.execute(ctx)
+	err = r.secrets.err(err)
 	r.refusals.Flush()
 	r.look(ctx) // a run that did not get that far
 	r.looked.Wait()
+	r.secrets.report(r.rec.Emit)
 	summary := r.rec.Finish(r.finished(end, err))
 	err = errors.Join(err, r.rec.Err(), dir.Finish(summary))
 	if err != nil && summary.ExitCode == 0 {

@@ -68,7 +68,7 @@ func (r *run) beforeStart(ctx context.Context) *errgroup.Group {
 			return err
 		})
 	}
-	beside.Go(func() error { return r.dir.WriteJSON(runs.PlanFile, r.plan) })
+	beside.Go(func() error { return r.dir.WriteJSON(runs.PlanFile, redactedJSON{&r.secrets, r.plan}) })
 	return &beside
 }
 

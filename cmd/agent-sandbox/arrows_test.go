@@ -29,7 +29,7 @@ func arrows() map[string][]string {
 		"cmd/guest": {"runner/guest"},
 
 		"runner": {
-			"policy", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/manifest", "runner/runs",
+			"policy", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
 			"runner/workspace", "runner/workspace/ovl",
 			"golang.org/x/sync",
 		},

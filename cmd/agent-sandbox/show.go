@@ -238,7 +238,7 @@ func (p *page) events(s event.Summary) {
 	p.network(s)
 	p.section("What happened")
 	n := s.Counts.RefusedConnections + s.Counts.RefusedNames + s.Counts.RefusedRequests
-	if n == 0 && s.Counts == (event.Counts{}) && len(s.Truncated) == 0 {
+	if n == 0 && s.Counts == (event.Counts{}) && len(s.Truncated) == 0 && len(s.Redacted) == 0 {
 		p.row("", "nothing was refused, lowered or warned of")
 	}
 	if n > 0 {
@@ -250,6 +250,7 @@ func (p *page) events(s event.Summary) {
 	})
 	rows(p, "lowered", s.Lowered, s.Counts.Lowered, func(l event.Lowered) string { return withMend(l.What+": "+l.Why, l.Mend) })
 	rows(p, "warning", s.Warnings, s.Counts.Warnings, func(w event.Warning) string { return withMend(w.Message, w.Mend) })
+	rows(p, "redacted", s.Redacted, uint64(len(s.Redacted)), event.Redacted.Text)
 	rows(p, "truncated", s.Truncated, uint64(len(s.Truncated)), func(t event.OutputTruncated) string {
 		return fmt.Sprintf("%s: the log has %s of %s", t.Stream, engine.ByteSize(t.Limit), engine.ByteSize(t.Bytes))
 	})

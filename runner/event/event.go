@@ -77,6 +77,7 @@ func decoders() map[string]func(json.RawMessage) (Event, error) {
 		NameRefused{}.Kind():       into[NameRefused],
 		RefusalsUnlisted{}.Kind():  into[RefusalsUnlisted],
 		OutputTruncated{}.Kind():   into[OutputTruncated],
+		Redacted{}.Kind():          into[Redacted],
 		ChangesExtracted{}.Kind():  into[ChangesExtracted],
 		ProtectedTouched{}.Kind():  into[ProtectedTouched],
 		Warning{}.Kind():           into[Warning],

@@ -88,6 +88,7 @@ func everyEvent() []Event {
 		NameRefused{Name: "evil.example", Type: "A", Add: "evil.example", Count: 3},
 		RefusalsUnlisted{Connections: 5, Names: 2},
 		OutputTruncated{Stream: "stdout", Limit: 64 << 20, Bytes: 1 << 30},
+		Redacted{Where: RedactedStdout, Credential: "github", Count: 2},
 		AgentExited{Code: 137, Signal: "SIGKILL", Reason: OOMKilled, Error: "none", OOMKills: 1, PeakMemory: 4 << 30, CPUMicros: 5e6},
 		ChangesExtracted{Added: 3, Modified: 1, Deleted: 2, Renamed: 1, Mode: 1, Git: 1, Reject: 1, Warn: 1, Bytes: 4096, Digest: "ff", Patch: "00"},
 		ProtectedTouched{Path: ".husky/pre-commit\x1b[31m", Tier: "reject", Reason: "runs on the host at commit"},

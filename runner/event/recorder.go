@@ -18,6 +18,9 @@ type Config struct {
 	Run      string           // the run's id; required
 	Handlers []Handler        // called in this order for every event
 	Clock    func() time.Time // nil: time.Now
+	// Redact takes secrets out of every text of every event, before anybody gets it. Nil for none. It is called with the recorder's lock
+	// held, and emits nothing.
+	Redact func(string) string
 }
 
 // Recorder numbers, dates and fans out the events of one run.
@@ -28,6 +31,7 @@ type Recorder struct {
 	run    string
 	clock  func() time.Time
 	failed chan struct{}
+	redact func(string) string
 
 	mu       sync.Mutex // guards what follows, and keeps handlers from running at once
 	handlers []Handler
@@ -52,7 +56,7 @@ func NewRecorder(cfg Config) (*Recorder, error) {
 		clock = time.Now
 	}
 	return &Recorder{
-		run: cfg.Run, clock: clock, failed: make(chan struct{}),
+		run: cfg.Run, clock: clock, failed: make(chan struct{}), redact: cfg.Redact,
 		handlers: slices.Clone(cfg.Handlers), errs: make([]error, len(cfg.Handlers)),
 		perKind: map[string]uint64{}, fold: NewFold(cfg.Run),
 	}, nil
@@ -131,6 +135,9 @@ func (r *Recorder) send(e Event) {
 		r.started = now
 	}
 	r.seq++
+	if r.redact != nil {
+		e = redactEvent(e, r.redact)
+	}
 	env := Envelope{Seq: r.seq, Time: now.Round(0).UTC(), Kind: e.Kind(), Run: r.run, Data: e}
 	r.fold.add(env)
 	for i, h := range r.handlers {

@@ -30,6 +30,7 @@ func (s Summary) Report(color bool) string {
 	section(&r, "leak", s.Leaks, uint64(len(s.Leaks)), leakText)
 	r.additions(s)
 	section(&r, "protected", s.Protected, s.Counts.Protected, protectedText)
+	section(&r, "redacted", s.Redacted, uint64(len(s.Redacted)), Redacted.Text)
 	section(&r, "truncated", s.Truncated, uint64(len(s.Truncated)), truncatedText)
 	section(&r, "lowered", s.Lowered, s.Counts.Lowered, loweredText)
 	section(&r, "warning", s.Warnings, s.Counts.Warnings, warningText)
@@ -331,7 +332,7 @@ func (s Summary) verdictColor() string {
 
 func labelColor(label string) string {
 	switch label {
-	case "refused", "failed", "protected", "lowered", "warning", "truncated", "dropped":
+	case "refused", "failed", "protected", "lowered", "warning", "truncated", "dropped", "redacted":
 		return yellow
 	}
 	return dim

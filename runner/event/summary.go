@@ -44,6 +44,7 @@ type Summary struct {
 	Warnings  []Warning          `json:"warnings"`
 	Protected []ProtectedTouched `json:"protected"`
 	Truncated []OutputTruncated  `json:"truncated"`
+	Redacted  []Redacted         `json:"redacted"`
 	Dropped   []EventsDropped    `json:"dropped"`
 	Outputs   []OutputKept       `json:"outputs"` // the logs of the agent's output
 
@@ -134,6 +135,7 @@ func (f *Fold) Summary() Summary {
 	s.Warnings = clone(s.Warnings)
 	s.Protected = clone(s.Protected)
 	s.Truncated = clone(s.Truncated)
+	s.Redacted = clone(s.Redacted)
 	s.Dropped = clone(s.Dropped)
 	s.Outputs = clone(s.Outputs)
 	s.Credentials = f.secrets.sum()
@@ -195,6 +197,8 @@ func (f *Fold) addListed(e Event) {
 		s.Protected = listProtected(s.Protected, e)
 	case OutputTruncated:
 		s.Truncated = list(s.Truncated, e)
+	case Redacted:
+		s.Redacted = foldRedacted(s.Redacted, e)
 	case EventsDropped:
 		s.Dropped = list(s.Dropped, e)
 	case OutputKept:
