@@ -75,7 +75,7 @@ func (a *app) showRun(r *runs.Run, asJSON bool) error {
 		page.measured(s.Measured)
 		page.events(s)
 		page.changes(r, s)
-		page.files(r)
+		page.files(r, s)
 		_, err := io.WriteString(w, page.String())
 		return err
 	})
@@ -361,8 +361,15 @@ func (p *page) changes(r *runs.Run, s event.Summary) {
 	p.row("accept", "agent-sandbox apply %s", r.ID)
 }
 
-func (p *page) files(r *runs.Run) {
+func (p *page) files(r *runs.Run, s event.Summary) {
 	p.section("Files")
 	p.row("record", "%s", r.Dir())
 	p.row("size", "%s", engine.ByteSize(r.Size()))
+	if m := s.Manifest; m != nil {
+		signed := "signed: " + m.Signed
+		if m.Signed == "none" {
+			signed = "not signed"
+		}
+		p.row("manifest", "%s, sha256 %s; agent-sandbox manifest show %s", signed, m.SHA256, r.ID)
+	}
 }
