@@ -126,6 +126,9 @@ func (r *run) report(cs *workspace.ChangeSet) error {
 		reported++
 		r.rec.Emit(event.ProtectedTouched{Path: c.Path, Tier: string(c.Tier), Reason: c.Reason})
 	}
+	if err := r.searchChanges(cs); err != nil {
+		return err
+	}
 	digest, err := cs.Digest()
 	if err != nil {
 		return err

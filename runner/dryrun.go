@@ -16,7 +16,7 @@ func DryRun(ctx context.Context, cfg Config) (_ *Plan, err error) {
 	if r.dir, err = cfg.Store.Create(runs.NewID(time.Now())); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, r.dir.Close(), r.dir.Remove()) }()
+	defer func() { err = r.secrets.err(errors.Join(err, r.dir.Close(), r.dir.Remove())) }()
 	r.id = string(r.dir.ID)
 	r.secrets.known(cfg)
 	if r.rec, err = event.NewRecorder(event.Config{Run: r.id}); err != nil {
@@ -30,5 +30,6 @@ func DryRun(ctx context.Context, cfg Config) (_ *Plan, err error) {
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
+	r.secrets.plan(r.plan)
 	return r.plan, nil
 }

@@ -62,6 +62,8 @@ func TestEscapeSecrets(t *testing.T) {
 			switch {
 			case holds(e.held, modelSecret), holds(e.held, botSecret):
 				t.Error("the secret is there")
+			case strings.Contains(e.held, "[redacted:"):
+				t.Error("the secret was there, and was taken out of the output")
 			case !strings.Contains(e.held, e.control):
 				t.Errorf("the search did not come to %s: the entry proves nothing", e.control)
 			case !holds(e.opened, modelSecret):

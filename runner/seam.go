@@ -19,4 +19,6 @@ func (seam) skipDisk() bool { return false }
 
 func (seam) testAuthority() []byte { return nil }
 
+func (seam) skipRedaction() bool { return false }
+
 func (seam) weaken(*egress.Config) {}

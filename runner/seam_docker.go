@@ -12,6 +12,7 @@ type seam struct {
 	container engine.Weakened
 	unchecked bool   // the agent is started whatever was measured
 	noDisk    bool   // the disk is not guarded
+	unmasked  bool   // secrets are not taken out of what the run says
 	authority []byte // a certificate that the sandbox is to trust
 	egress    egress.Weakened
 	limits    egress.Limits // of the gateway
@@ -29,5 +30,7 @@ func (s seam) verdict(err error) error {
 func (s seam) skipDisk() bool { return s.noDisk }
 
 func (s seam) testAuthority() []byte { return s.authority }
+
+func (s seam) skipRedaction() bool { return s.unmasked }
 
 func (s seam) weaken(cfg *egress.Config) { cfg.Weakened, cfg.Limits = s.egress, s.limits }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"sync"
 
 	"github.com/org/agent-sandbox/policy"
@@ -17,6 +18,7 @@ import (
 // secrets is what nothing that the run says or leaves may show, and how often something would have.
 type secrets struct {
 	set secret.Set
+	off bool // for tests: nothing is looked for
 
 	mu     sync.Mutex // guards what follows
 	counts []event.Redacted
@@ -25,7 +27,7 @@ type secrets struct {
 
 // add puts one more into the set.
 func (s *secrets) add(name string, v secret.Value) {
-	if v.IsEmpty() || s.set.Add(name, v) {
+	if v.IsEmpty() || s.off || s.set.Add(name, v) {
 		return
 	}
 	s.mu.Lock()
@@ -71,6 +73,7 @@ func (s *secrets) value(name string, value func(context.Context) (secret.Value, 
 
 // known are those that are there before anything was obtained: the command line is recorded first, and may have one.
 func (s *secrets) known(cfg Config) {
+	s.off = cfg.skipRedaction()
 	for _, c := range cfg.Policy.Credentials {
 		if c.From.Kind == "env" {
 			text, _ := cfg.LookupEnv(c.From.Argument)
@@ -123,6 +126,17 @@ func (r redactedJSON) MarshalJSON() ([]byte, error) {
 		return b.Bytes(), nil
 	}
 	return []byte(r.secrets.text(b.String())), nil
+}
+
+// plan takes them out of a plan that is only shown.
+func (s *secrets) plan(p *Plan) {
+	p.Argv = slices.Clone(p.Argv)
+	for i := range p.Argv {
+		p.Argv[i] = s.text(p.Argv[i])
+	}
+	for i := range p.Env {
+		p.Env[i].Value = s.text(p.Env[i].Value)
+	}
 }
 
 // redactedError is err with another text.
