@@ -176,6 +176,9 @@ func ifSet(value, name string) string {
 // checkGitHubKeys insists on a scope: GitHub takes an empty list of repositories or permissions for all of them.
 func checkGitHubKeys(d *decoder, n *yaml.Node, path string, c *Credential) bool {
 	ok := true
+	if !c.From.isGitHub() && path == "credentials.github" {
+		return checkGivenGitHub(d, n, path, c)
+	}
 	if !c.From.isGitHub() {
 		for name, set := range map[string]bool{"repositories": c.Repositories != nil, "permissions": c.Permissions != nil, "push": c.Push != nil} {
 			if set {
@@ -192,6 +195,22 @@ func checkGitHubKeys(d *decoder, n *yaml.Node, path string, c *Credential) bool 
 	}
 	if len(c.Push) > 0 && c.Permissions["contents"] != "write" {
 		ok = d.failAt(n, path+".push", "pushing needs `contents: write` among the permissions", "")
+	}
+	return ok
+}
+
+// checkGivenGitHub is for a token of GitHub's that existed before. The runner holds it to repositories and refs on the wire; permissions
+// are the token's own.
+func checkGivenGitHub(d *decoder, n *yaml.Node, path string, c *Credential) bool {
+	ok := true
+	if c.Permissions != nil {
+		ok = d.failAt(n, path+".permissions", fmt.Sprintf("a token from %s has the permissions that it has", c.From.Kind), "remove it, or use github-app or github-oidc")
+	}
+	if slices.Contains(c.Repositories, "self") {
+		ok = d.failAt(n, path+".repositories", fmt.Sprintf("with a token from %s the repository has to be named", c.From.Kind), "write owner/name")
+	}
+	if c.Push != nil && len(c.Repositories) == 0 {
+		ok = d.failAt(n, path+".push", "`push` needs `repositories`", "repositories: [owner/name]")
 	}
 	return ok
 }

@@ -309,3 +309,40 @@ func referenceHost(h Host, host string) bool {
 	}
 	return name == h.String()
 }
+
+func TestMatchRef(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, ref string
+		want         bool
+	}{
+		{"refs/heads/agent/*", "refs/heads/agent/one", true},
+		{"refs/heads/agent/*", "refs/heads/agent/one/two", false},
+		{"refs/heads/agent/**", "refs/heads/agent/one/two", true},
+		{"refs/heads/agent/*", "refs/heads/agent", false},
+		{"refs/heads/agent/*", "refs/heads/main", false},
+		{"refs/heads/agent/*", "refs/heads/agent/*", false},
+		{"refs/heads/agent/*", "refs/heads/Agent/one", false},
+		{"refs/heads/main", "refs/heads/main", true},
+		{"refs/heads/v*", "refs/tags/v1", false},
+	} {
+		if got := MatchRef(tt.pattern, tt.ref); got != tt.want {
+			t.Errorf("MatchRef(%q, %q) = %v", tt.pattern, tt.ref, got)
+		}
+	}
+}
+
+// TestGivenGitHub: a token that existed before can be held to repositories and refs, and to nothing that only GitHub can see to.
+func TestGivenGitHub(t *testing.T) {
+	for text, want := range map[string]string{
+		`{from: "env:T", repositories: [acme/shop], push: ["refs/heads/agent/*"]}`:  "",
+		`{from: "env:T", repositories: [acme/shop]}`:                                "",
+		`{from: "env:T", repositories: [self]}`:                                     "credentials.github.repositories",
+		`{from: "env:T", push: ["refs/heads/agent/*"]}`:                             "credentials.github.push",
+		`{from: "env:T", repositories: [acme/shop], permissions: {contents: read}}`: "credentials.github.permissions",
+	} {
+		_, err := Load("f", []byte("version: 1\ncredentials:\n  github: "+text+"\n"))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}

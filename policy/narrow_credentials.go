@@ -137,3 +137,8 @@ func (n *narrower) requests(path string, project, ceiling []HTTPRule) []HTTPRule
 	}
 	return project
 }
+
+// MatchRef reports whether a pattern of [Credential.Push] takes in a ref, which is a name and no pattern.
+func MatchRef(pattern, ref string) bool {
+	return !strings.Contains(ref, "*") && coversRef(pattern, ref)
+}

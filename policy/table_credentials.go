@@ -51,7 +51,7 @@ func credentialKind() kind[Credential] {
 		key("broker", text(nameRule{`https://[^\s?#@\\]{1,500}`, "an https URL"}, parseBroker), func(c *Credential) *string { return &c.Broker }, "URL of the token broker, for github-oidc."),
 		key("identity", plainText(nameRule{`[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}`, "a name"}), func(c *Credential) *string { return &c.Identity }, "Name of the trust policy at the broker."),
 		key("key", originKindOf(keyKinds), func(c *Credential) *Origin { return &c.Key }, "Private key of the GitHub App: env:NAME or file:PATH."),
-		key("repositories", unique(list(repository, 500)), func(c *Credential) *[]string { return &c.Repositories }, `Repositories that the token is for: "self" or "owner/name".`),
+		key("repositories", unique(list(repository, 500)), func(c *Credential) *[]string { return &c.Repositories }, `Repositories that the token is for: "self" or "owner/name". Requests for others are refused.`),
 		key("permissions", mapping(nameRule{`[a-z][a-z_]{0,63}`, "a GitHub permission such as pull_requests"}, oneOf("read", "write", "admin"), 100),
 			func(c *Credential) *map[string]string { return &c.Permissions }, "GitHub permissions that the token has: read, write or admin."),
 		key("push", unique(list(text(nameRule{`refs/(?:heads|tags)/[^\s~^:?\[\\]{1,250}`, `a full ref such as "refs/heads/agent/*"`}, parseRefPattern), 50)),

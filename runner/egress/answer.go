@@ -176,6 +176,9 @@ func (x *exchange) refuse(e *end) *end {
 	}
 	own := x.w.Header()
 	clear(own)
+	if x.refusePush(e) {
+		return e
+	}
 	if kind, _, _ := strings.Cut(x.r.Header.Get("Content-Type"), ";"); kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+") {
 		x.refuseGRPC(e)
 		return e
@@ -203,7 +206,11 @@ func (x *exchange) refuse(e *end) *end {
 	}
 	x.record.Status = status
 	body := said.encode()
-	own["Content-Type"], own["Cache-Control"] = []string{"application/json"}, []string{"no-store"}
+	kind := "application/json"
+	if x.plain { // git shows that line by line, behind "remote:"
+		body, kind = []byte("agent-sandbox: "+e.reason+"\n"), "text/plain; charset=utf-8"
+	}
+	own["Content-Type"], own["Cache-Control"] = []string{kind}, []string{"no-store"}
 	own["Content-Length"] = []string{strconv.Itoa(len(body))}
 	x.w.WriteHeader(status)
 	_, _ = x.w.Write(body)

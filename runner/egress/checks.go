@@ -16,6 +16,7 @@ type checks struct {
 	host     func(*request, policy.Host, uint16) *end        // of each request
 	method   func(string) bool                               // of a request that is inspected
 	patterns func([]Credential, []*Credential) []pattern     // of placeholders that go astray
+	unscoped bool                                            // credentials of GitHub's reach every repository and ref
 	redact   func(header http.Header, attached []attachment) // of answers
 }
 

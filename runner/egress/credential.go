@@ -37,6 +37,7 @@ type Credential struct {
 	Header   string            // empty means Authorization
 	Scheme   Scheme            // required
 	Username string            // for Basic
+	GitHub   *GitHub           // repositories and refs that it is for; nil: it is not GitHub's, or without a scope
 	Rules    []policy.HTTPRule // requests on which it is attached; none: all requests on the hosts
 }
 
@@ -72,6 +73,8 @@ func (c *Credential) check() error {
 		return errors.New("a name, a value and hosts are required")
 	case len(c.Placeholder) < minPlaceholder || strings.ContainsFunc(c.Placeholder, func(r rune) bool { return !isPlaceholderChar(r) }):
 		return fmt.Errorf("its placeholder is not made of at least %d letters, digits, dots, underscores and hyphens", minPlaceholder)
+	case c.GitHub != nil && len(c.GitHub.Repositories) == 0:
+		return errors.New("its scope has no repositories")
 	case c.Scheme != Bearer && c.Scheme != Basic && c.Scheme != Raw:
 		return errors.New("its scheme is none")
 	case !isFieldValue(c.Username) || strings.Contains(c.Username, ":"):
@@ -107,6 +110,9 @@ func (g *Gateway) boundTo(target policy.Host) []*Credential {
 
 // takesIn tells whether the credential is for this request. A path that has two readings is never taken in by a rule.
 func (c *Credential) takesIn(method, path string) bool {
+	if c.GitHub != nil && c.GitHub.check(method, path, c.isGit()) != nil {
+		return false
+	}
 	if len(c.Rules) == 0 {
 		return true
 	}

@@ -24,6 +24,9 @@
 // without TLS, nor on entries with `tcp: true`. Headers and trailers of the answer get the placeholder back where they repeat the
 // credential; bodies are not searched.
 //
+// A credential of GitHub's may have a scope ([GitHub]): the repositories that its requests may be for, and the refs that may be pushed. The commands of
+// a push are read, and decided, before the credential is attached.
+//
 // A placeholder on its way to any other host, or in the clear, is refused and recorded as a leak. The search takes in the target, headers, body and
 // trailers of inspected requests, and all that is sent as plain HTTP or raw TCP, as it is and in base64. What of a body
 // went out before the placeholder was complete is gone; spliced TLS, WebSocket frames (which are masked) and what is compressed are not seen.

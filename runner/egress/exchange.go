@@ -27,6 +27,10 @@ type exchange struct {
 	path   string // as it is sent: in its one spelling where rules look at it
 	query  string
 
+	scope    *GitHub // of the host's credential, where it has one
+	push     *push   // the beginning of a push, once it was read
+	taken    []byte  // of the body, to look at it
+	plain    bool    // git reads the refusal
 	attached []attachment
 	leaked   atomic.Pointer[end] // found in the body
 	body     *requestBody
@@ -156,7 +160,10 @@ func (x *exchange) ask() *end {
 	if !v.Allowed() {
 		return refuse(v.Code, v.Reason)
 	}
-	return nil
+	if e := x.checkGitHub(v.HTTP != nil); e != nil {
+		return e
+	}
+	return x.checkGraphQL()
 }
 
 func (x *exchange) question() policy.Request {
@@ -198,6 +205,9 @@ func passedOn(header http.Header) http.Header {
 
 // outgoing is the request as it is made to the host.
 func (x *exchange) outgoing(ctx context.Context) (*http.Request, *end) {
+	if e := x.checkPush(); e != nil {
+		return nil, e
+	}
 	header := passedOn(x.r.Header)
 	delete(header, "Host")
 	attached, e := attach(ctx, x.in.bound, header, x.r.Method, x.path)
@@ -223,7 +233,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, *end) {
 		Method: x.r.Method, URL: x.target(), Host: x.r.Host, Header: header,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
-	x.body = &requestBody{x: x, from: x.r.Body, scan: newScanner(x.in.foreign)}
+	x.body = &requestBody{x: x, from: x.untaken(), scan: newScanner(x.in.foreign)}
 	if x.r.ContentLength != 0 {
 		out.Body, out.ContentLength = x.body, x.r.ContentLength
 		if len(x.r.Trailer) > 0 {

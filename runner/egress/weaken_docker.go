@@ -18,6 +18,7 @@ type Weakened struct {
 	Hosts     bool // requests may be for another host than the connection
 	Methods   bool // every method is passed on
 	Leaks     bool // placeholders may go anywhere
+	Scopes    bool // GitHub's repositories and refs are not looked at
 	Redaction bool // answers may repeat a credential
 
 	// Lookup and Dial are the resolver and the network that the gateway has; nil for the real ones.
@@ -44,6 +45,7 @@ func (w Weakened) apply(g *Gateway) {
 	if w.Leaks {
 		g.checks.patterns = func([]Credential, []*Credential) []pattern { return nil }
 	}
+	g.checks.unscoped = w.Scopes
 	if w.Redaction {
 		g.checks.redact = func(http.Header, []attachment) {}
 	}

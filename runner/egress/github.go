@@ -1,0 +1,217 @@
+package egress
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/org/agent-sandbox/policy"
+)
+
+// GitHub binds a credential to repositories. On its hosts, requests for others are refused: a token that reaches further does not
+// take the agent there, and a public repository is no way out. A rule of the policy that names such a request ("GET
+// /acme/public.git/**") lets it through, without the credential.
+//
+// What a request is for is told by its path: /repos/OWNER/NAME and /repositories/ID of the REST API, with /api/v3 or /api/uploads before them on
+// a GitHub Enterprise Server, and /OWNER/NAME on a git host. Owner and name are compared without regard to case, as GitHub does; escapes in
+// them match nothing.
+//
+// Refs are limited where they are pushed: see Push. So that there is no other way to them, requests of the API that change refs are refused, and so are
+// mutations of GraphQL that do.
+type GitHub struct {
+	Repositories []GitHubRepository // required
+	// Push are patterns of the refs that may be pushed, as policy.MatchRef reads them; none: no push at all. What is new may be
+	// pushed over what was there, and a ref may be deleted: both are changes of a ref that is the agent's.
+	Push []string
+	// Scoped: the token itself is good for Repositories alone. Else requests that name no repository are refused, since their answers,
+	// GraphQL's above all, have whatever the token can see.
+	Scoped bool
+}
+
+// GitHubRepository is one repository.
+type GitHubRepository struct {
+	ID   int64  // 0 if it is not known: then requests by number are refused
+	Name string // owner/name
+}
+
+// CodeRepository and CodeRef are why a request to GitHub is refused.
+const (
+	CodeRepository policy.Code = "repository" // it is for a repository that the credential is not for
+	CodeRef        policy.Code = "ref"        // it would change a ref that may not be pushed
+)
+
+// target is what a request to GitHub is for.
+type gitTarget struct {
+	repository string // owner/name; empty with a zero id: none
+	id         int64
+	rest       []string // of the path, behind the repository; all of it if there is none
+	api        bool
+}
+
+// locate reads a path that was cleaned. git tells the two kinds of hosts apart: their paths look alike.
+func locate(path string, git bool) gitTarget {
+	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	api := !git
+	if len(segments) > 2 && strings.EqualFold(segments[0], "api") && slices.Contains([]string{"v3", "uploads"}, strings.ToLower(segments[1])) {
+		segments, api = segments[2:], true
+	} else if len(segments) == 2 && strings.EqualFold(segments[0], "api") && strings.EqualFold(segments[1], "graphql") {
+		segments, api = segments[1:], true
+	}
+	switch {
+	case api && len(segments) > 2 && strings.EqualFold(segments[0], "repos"):
+		return gitTarget{repository: segments[1] + "/" + segments[2], rest: segments[3:], api: true}
+	case api && len(segments) > 1 && strings.EqualFold(segments[0], "repositories"):
+		id, err := strconv.ParseInt(segments[1], 10, 64)
+		if err != nil || id <= 0 {
+			id = -1
+		}
+		return gitTarget{id: id, rest: segments[2:], api: true}
+	case api:
+		return gitTarget{rest: segments, api: true}
+	case len(segments) > 1:
+		name := segments[1]
+		if len(name) > 4 && strings.EqualFold(name[len(name)-4:], ".git") {
+			name = name[:len(name)-4]
+		}
+		return gitTarget{repository: segments[0] + "/" + name, rest: segments[2:]}
+	}
+	return gitTarget{rest: segments}
+}
+
+// has tells whether the target is one of the repositories.
+func (g *GitHub) has(t gitTarget) bool {
+	return slices.ContainsFunc(g.Repositories, func(r GitHubRepository) bool {
+		return t.repository != "" && equalFold(r.Name, t.repository) || t.id > 0 && r.ID == t.id
+	})
+}
+
+// equalFold is for names of ASCII alone: other characters fold to ASCII ones.
+func equalFold(a, b string) bool {
+	return len(a) == len(b) && !strings.ContainsFunc(b, func(r rune) bool { return r >= 0x80 }) && strings.EqualFold(a, b)
+}
+
+// check says why a request may not have the credential.
+func (g *GitHub) check(method, path string, git bool) *end {
+	t := locate(path, git)
+	switch {
+	case t.repository == "" && t.id == 0:
+		return g.checkGeneral(method, t)
+	case !g.has(t):
+		return refuse(CodeRepository, fmt.Sprintf("the credential is for %s, and this request is for another repository", g.names()))
+	case t.api:
+		return g.checkREST(method, t)
+	}
+	return g.checkGit(method, t)
+}
+
+// checkGeneral is for requests that name no repository.
+func (g *GitHub) checkGeneral(method string, t gitTarget) *end {
+	read := method == http.MethodGet || method == http.MethodHead
+	first := strings.ToLower(t.rest[0])
+	switch {
+	case read && slices.Contains([]string{"", "meta", "rate_limit", "versions", "zen", "octocat", "emojis", "licenses", "gitignore"}, first):
+		return nil
+	case !g.Scoped:
+		return refuse(CodeRepository, "the request names no repository, and its answer could have whatever the credential can see")
+	case t.api && read, t.api && first == "graphql" && len(t.rest) == 1:
+		return nil
+	}
+	return refuse(CodeRepository, "the request names no repository, and would change something")
+}
+
+// checkREST keeps the API from changing refs past what is checked of a push.
+func (g *GitHub) checkREST(method string, t gitTarget) *end {
+	if method == http.MethodGet || method == http.MethodHead || len(t.rest) == 0 {
+		return nil
+	}
+	path := strings.ToLower(strings.Join(t.rest, "/"))
+	for _, way := range []string{"git/refs", "contents/", "merges", "merge-upstream", "branches/", "dispatches", "transfer"} {
+		if path == strings.TrimSuffix(way, "/") || strings.HasPrefix(path, strings.TrimSuffix(way, "/")+"/") {
+			return refuse(CodeRef, "the request could change refs; push instead, to "+g.allowed())
+		}
+	}
+	first, last := strings.ToLower(t.rest[0]), strings.ToLower(t.rest[len(t.rest)-1])
+	if first == "pulls" && (last == "merge" || last == "update-branch") {
+		return refuse(CodeRef, "merging is for people: the request would change the pull request's branch")
+	}
+	return nil
+}
+
+// checkGit lets git's smart HTTP through, its large files, and what is read in other ways, such as archives.
+func (g *GitHub) checkGit(method string, t gitTarget) *end {
+	rest := strings.Join(t.rest, "/")
+	switch {
+	case method == http.MethodGet, method == http.MethodHead:
+		return nil
+	case method != http.MethodPost:
+	case rest == "git-upload-pack", rest == "info/lfs/objects/batch", rest == "info/lfs/locks/verify":
+		return nil
+	case rest == receivePack:
+		if len(g.Push) == 0 {
+			return g.noPush()
+		}
+		return nil
+	}
+	return refuse(CodeCredential, "git's smart HTTP has no such request")
+}
+
+const receivePack = "git-receive-pack"
+
+func (g *GitHub) noPush() *end {
+	return refuse(CodeRef, "the policy allows no push: `push:` of the credential names no refs")
+}
+
+// announcesPush tells whether git asks for the refs in order to push.
+func announcesPush(path, query string) bool {
+	return strings.HasSuffix(path, "/info/refs") && strings.Contains(query, receivePack)
+}
+
+func (g *GitHub) names() string {
+	var names []string
+	for _, r := range g.Repositories {
+		names = append(names, r.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (g *GitHub) allowed() string {
+	if len(g.Push) == 0 {
+		return "no ref: the policy allows no push"
+	}
+	return strings.Join(g.Push, ", ")
+}
+
+// mayPush tells whether the ref is one of those that may be pushed.
+func (g *GitHub) mayPush(ref string) bool {
+	return slices.ContainsFunc(g.Push, func(pattern string) bool { return policy.MatchRef(pattern, ref) })
+}
+
+// isGit: on a git host the credential is the password of Basic authentication.
+func (c *Credential) isGit() bool { return c.Scheme == Basic }
+
+// checkGitHub applies the scopes of the host's credentials. What a rule of the policy names itself goes through without them.
+func (x *exchange) checkGitHub(named bool) *end {
+	for _, c := range x.in.bound {
+		if c.GitHub == nil || x.in.c.g.checks.unscoped {
+			continue
+		}
+		clean, err := policy.ParsePath(x.path)
+		if err != nil {
+			return refuse(policy.CodeBadRequest, err.Error())
+		}
+		x.path = clean.String() // what was checked is what is sent
+		e := c.GitHub.check(x.r.Method, x.path, c.isGit())
+		if e == nil && c.isGit() && len(c.GitHub.Push) == 0 && announcesPush(x.path, x.query) {
+			e = c.GitHub.noPush()
+		}
+		if e == nil {
+			x.scope = c.GitHub
+		} else if !named || e.code == CodeRef {
+			x.scope, x.plain = c.GitHub, c.isGit()
+			return e
+		}
+	}
+	return nil
+}

@@ -1,0 +1,331 @@
+package egress
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/runnertest"
+)
+
+func shopScope(push ...string) *GitHub {
+	return &GitHub{Repositories: []GitHubRepository{{7, "acme/shop"}}, Push: push}
+}
+
+// TestGitHubScope: what is for another repository, or changes refs in another way than by a push, gets no credential.
+func TestGitHubScope(t *testing.T) {
+	scoped := shopScope("refs/heads/agent/*")
+	scoped.Scoped = true
+	for _, tt := range []struct {
+		scope        *GitHub
+		git          bool
+		method, path string
+		want         policy.Code // "": allowed
+	}{
+		{scoped, false, "GET", "/repos/acme/shop", ""},
+		{scoped, false, "GET", "/repos/ACME/Shop/pulls/1", ""},
+		{scoped, false, "POST", "/repos/acme/shop/pulls", ""},
+		{scoped, false, "GET", "/api/v3/repos/acme/shop", ""},
+		{scoped, false, "POST", "/api/uploads/repos/acme/shop/releases/1/assets", ""},
+		{scoped, false, "GET", "/repositories/7/pulls", ""},
+		{scoped, false, "GET", "/repositories/8", CodeRepository},
+		{scoped, false, "GET", "/repositories/07x", CodeRepository},
+		{scoped, false, "GET", "/repos/acme/other", CodeRepository},
+		{scoped, false, "GET", "/repos/acme/shop.git", CodeRepository},
+		{scoped, false, "GET", "/repos/acme%2Fshop/x/y", CodeRepository},
+		{scoped, false, "GET", "/repos/acme/\u017fhop", CodeRepository}, // the long s folds to s
+		{scoped, false, "PATCH", "/repos/acme/shop/git/refs/heads/main", CodeRef},
+		{scoped, false, "PUT", "/repos/acme/shop/contents/README.md", CodeRef},
+		{scoped, false, "POST", "/repos/acme/shop/merges", CodeRef},
+		{scoped, false, "PUT", "/repos/acme/shop/pulls/1/merge", CodeRef},
+		{scoped, false, "GET", "/repos/acme/shop/contents/README.md", ""},
+		{scoped, false, "POST", "/graphql", ""},
+		{scoped, false, "GET", "/search/code", ""},
+		{scoped, false, "POST", "/user/repos", CodeRepository},
+		{shopScope(), false, "POST", "/graphql", CodeRepository},
+		{shopScope(), false, "GET", "/search/code", CodeRepository},
+		{shopScope(), false, "GET", "/user/repos", CodeRepository},
+		{shopScope(), false, "GET", "/rate_limit", ""},
+		{scoped, true, "GET", "/acme/shop.git/info/refs", ""},
+		{scoped, true, "GET", "/acme/shop/info/refs", ""},
+		{scoped, true, "GET", "/Acme/SHOP.GIT/info/refs", ""},
+		{scoped, true, "POST", "/acme/shop.git/git-upload-pack", ""},
+		{scoped, true, "POST", "/acme/shop.git/git-receive-pack", ""},
+		{scoped, true, "POST", "/acme/shop.git/info/lfs/objects/batch", ""},
+		{scoped, true, "GET", "/acme/shop/archive/refs/heads/main.tar.gz", ""},
+		{scoped, true, "GET", "/acme/other.git/info/refs", CodeRepository},
+		{scoped, true, "GET", "/repos/acme/shop", CodeRepository},
+		{scoped, true, "PUT", "/acme/shop.git/objects/x", CodeCredential},
+		{shopScope(), true, "POST", "/acme/shop.git/git-receive-pack", CodeRef},
+		{shopScope(), true, "POST", "/acme/shop.git/git-upload-pack", ""},
+	} {
+		var got policy.Code
+		if e := tt.scope.check(tt.method, tt.path, tt.git); e != nil {
+			got = e.code
+		}
+		if got != tt.want {
+			t.Errorf("%s %s on a git host %v: %q, want %q", tt.method, tt.path, tt.git, got, tt.want)
+		}
+	}
+}
+
+const (
+	oldID = "1111111111111111111111111111111111111111"
+	newID = "2222222222222222222222222222222222222222"
+)
+
+func pkts(texts ...string) string {
+	var b strings.Builder
+	for _, text := range texts {
+		b.Write(packet(text))
+	}
+	return b.String()
+}
+
+func TestReadPush(t *testing.T) {
+	command, caps := oldID+" "+newID+" refs/heads/", "\x00 report-status side-band-64k object-format=sha1"
+	for _, tt := range []struct {
+		name, body string
+		refs       string // "refused": it is
+	}{
+		{"one", pkts(command+"a"+caps) + "0000PACK", "refs/heads/a"},
+		{"two", pkts(command+"a"+caps, command+"b\n") + "0000PACK", "refs/heads/a refs/heads/b"},
+		{"deleted alone", pkts(oldID+" "+strings.Repeat("0", 40)+" refs/heads/a"+caps) + "0000", "refs/heads/a"},
+		{"shallow", pkts("shallow "+oldID, command+"a"+caps) + "0000PACK", "refs/heads/a"},
+		{"push options", pkts(command+"a"+caps+" push-options") + "0000" + pkts("ci.skip") + "0000PACK", "refs/heads/a"},
+		{"the probe", "0000", ""},
+		{"a probe with more", "0000" + pkts(command+"main"+caps) + "0000", "refused"},
+		{"signed", pkts("push-cert\x00"+caps, "certificate version 0.1\n") + "0000", "refused"},
+		{"capabilities twice", pkts(command+"a"+caps, command+"b"+caps) + "0000", "refused"},
+		{"no capabilities", pkts(command+"a") + "0000", "refused"},
+		{"not closed", pkts(command + "a" + caps), "refused"},
+		{"cut", "00", "refused"},
+		{"empty", "", "refused"},
+		{"delimiter", "0001" + pkts(command+"a"+caps) + "0000", "refused"},
+		{"length with a sign", "+0a1", "refused"},
+		{"two NULs", pkts(command+"a\x00x\x00refs/heads/main") + "0000", "refused"},
+		{"line break in the name", pkts(command+"a\n"+command+"main"+caps) + "0000", "refused"},
+		{"dots", pkts(command+"../main"+caps) + "0000", "refused"},
+		{"not below refs", pkts(oldID+" "+newID+" HEAD"+caps) + "0000", "refused"},
+		{"a star", pkts(command+"*"+caps) + "0000", "refused"},
+		{"ids of two kinds", pkts(oldID+" "+newID+strings.Repeat("0", 24)+" refs/heads/a"+caps) + "0000", "refused"},
+	} {
+		p, err := readPush(strings.NewReader(tt.body))
+		got := "refused"
+		if err == nil {
+			got = strings.Join(p.refs, " ")
+		}
+		if got != tt.refs {
+			t.Errorf("%s: %q (%v), want %q", tt.name, got, err, tt.refs)
+		}
+	}
+}
+
+// FuzzReadPush: what was read is the beginning of the body, and is made of nothing but commands.
+func FuzzReadPush(f *testing.F) {
+	f.Add([]byte(pkts(oldID+" "+newID+" refs/heads/a\x00report-status") + "0000PACK"))
+	f.Add([]byte("0000"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p, err := readPush(bytes.NewReader(body))
+		if err != nil {
+			return
+		}
+		if !bytes.HasPrefix(body, p.read) || !bytes.HasSuffix(p.read, []byte("0000")) {
+			t.Fatalf("%q was read of %q", p.read, body)
+		}
+		for _, ref := range p.refs {
+			if !strings.HasPrefix(ref, "refs/") || strings.ContainsAny(ref, " \n\x00*") || !bytes.Contains(p.read, []byte(" "+ref)) {
+				t.Fatalf("ref %q of %q", ref, body)
+			}
+		}
+	})
+}
+
+// gitHub is a fake GitHub that programs of the host reach through a gateway.
+type gitHub struct {
+	*runnertest.GitHub
+	s          *sandbox
+	work, url  string
+	ca         string
+	shop, more *runnertest.Repository
+}
+
+func newGitHub(t *testing.T, push ...string) *gitHub {
+	needs(t, "git")
+	p := newPKI(t)
+	cert := p.issue("git.example", time.Now().Add(time.Hour))
+	gh := &gitHub{GitHub: runnertest.NewGitHub(t, runnertest.GitHubConfig{Certificate: &cert}), work: t.TempDir()}
+	gh.shop, gh.more = gh.AddRepository("acme/shop"), gh.AddRepository("acme/other")
+	gh.shop.WriteFile("README.md", "hello\n")
+	gh.more.WriteFile("README.md", "other\n")
+	gh.AddToken(runnertest.Token{Text: realToken, Permissions: map[string]string{"contents": "write"}})
+	_, port, _ := strings.Cut(gh.Addr(), ":")
+	var number int
+	fmt.Sscan(port, &number)
+	c := token(t, "git.example")
+	c.Scheme, c.Username, c.GitHub = Basic, "x-access-token", shopScope(push...)
+	gh.s = newSandboxWith(t, Config{
+		Policy: mustPolicy(t, "  allow: [{host: git.example, port: %d, private: true}]\n", number), CAs: [][]byte{p.pem}, Credentials: []Credential{c},
+	}, map[string][]string{"git.example": {"127.0.0.1"}})
+	gh.s.bridge("git.example", number)
+	gh.url, gh.ca = fmt.Sprintf("https://git.example:%d/", number), filepath.Join(t.TempDir(), "ca.pem")
+	t.Setenv("GIT_SSL_CAINFO", gh.ca)
+	if err := os.WriteFile(gh.ca, gh.s.g.Authority(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return gh
+}
+
+func (gh *gitHub) git(dir string, args ...string) (string, error) {
+	port := strings.Trim(gh.url[strings.LastIndex(gh.url, ":"):], ":/")
+	cmd := gitCommand(dir, append([]string{"-c", "http.curloptResolve=git.example:" + port + ":127.0.0.2"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// TestGitThroughTheGateway is git itself, with git behind the fake GitHub: clone, fetch and push where they are allowed, and what it
+// says where they are not. What is refused never leaves.
+func TestGitThroughTheGateway(t *testing.T) {
+	gh := newGitHub(t, "refs/heads/agent/*")
+	work := filepath.Join(gh.work, "shop")
+	must := func(dir string, args ...string) {
+		t.Helper()
+		if out, err := gh.git(dir, args...); err != nil {
+			t.Fatalf("git %q: %v\n%s", args, err, out)
+		}
+	}
+	refused := func(want string, args ...string) {
+		t.Helper()
+		before := len(gh.Requests())
+		out, err := gh.git(work, args...)
+		if err == nil || !strings.Contains(out, want) {
+			t.Errorf("git %q: %v\n%s\nwant %q", args, err, out, want)
+		}
+		for _, r := range gh.Requests()[before:] {
+			if strings.HasSuffix(r.Path, receivePack) && r.Method == "POST" || strings.Contains(r.Path, "other") {
+				t.Errorf("git %q: %s %s got out", args, r.Method, r.Path)
+			}
+		}
+	}
+	must(gh.work, "clone", "-q", gh.url+"acme/shop.git", work)
+	must(work, "commit", "-q", "--allow-empty", "-m", "second")
+	must(work, "push", "origin", "HEAD:agent/one")
+	if head := strings.TrimSpace(git(t, work, "rev-parse", "HEAD")); gh.shop.Ref("refs/heads/agent/one") != head {
+		t.Errorf("the push did not arrive: %q, want %q", gh.shop.Ref("refs/heads/agent/one"), head)
+	}
+	must(work, "commit", "-q", "--amend", "--allow-empty", "-m", "another")
+	must(work, "push", "-f", "origin", "HEAD:agent/one")
+	must(work, "fetch", "-q", "origin")
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<17) // more than http.postBuffer even if it were not chunked
+	cmd := exec.Command("openssl", "rand", "3000000")
+	if random, err := cmd.Output(); err == nil {
+		big = random
+	}
+	if err := os.WriteFile(filepath.Join(work, "big"), big, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(work, "add", "big")
+	must(work, "commit", "-q", "-m", "big")
+	must(work, "push", "origin", "HEAD:agent/big")
+	refused(`remote: agent-sandbox: "refs/heads/main" may not be pushed; allowed: refs/heads/agent/*`, "push", "origin", "HEAD:main")
+	refused(`"refs/heads/main" may not be pushed`, "push", "origin", "HEAD:agent/two", "HEAD:main")
+	refused(`"refs/heads/main" may not be pushed`, "push", "origin", ":main")
+	refused("another repository", "ls-remote", gh.url+"acme/other.git")
+	refused("another repository", "push", gh.url+"acme/other.git", "HEAD:agent/one")
+	must(work, "push", "origin", ":agent/one")
+	if gh.shop.Ref("refs/heads/agent/two") != "" || gh.shop.Ref("refs/heads/agent/one") != "" {
+		t.Error("a ref is there that should not be")
+	}
+}
+
+// TestGitWithoutPush: without `push:` git is told before it has made a pack.
+func TestGitWithoutPush(t *testing.T) {
+	gh := newGitHub(t)
+	work := filepath.Join(gh.work, "shop")
+	if out, err := gh.git(gh.work, "clone", "-q", gh.url+"acme/shop.git", work); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := gh.git(work, "push", "origin", "HEAD:agent/one")
+	if err == nil || !strings.Contains(out, "remote: agent-sandbox: the policy allows no push") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestGitHubRequests: a refusal says why, nothing of it leaves, and what a rule names goes without the credential.
+func TestGitHubRequests(t *testing.T) {
+	p, k := newPKI(t), &keeper{}
+	b := p.backend("a.example", true, k.serve)
+	c := token(t, "a.example")
+	c.GitHub = shopScope("refs/heads/agent/*")
+	c.GitHub.Scoped = true
+	for _, open := range []bool{false, true} {
+		network := "  allow: [{host: a.example, port: %d, private: true}]\n"
+		if open {
+			network = "  allow: [{host: a.example, port: %d, private: true, rules: [\"GET /repos/acme/public/**\", \"* /repos/acme/shop/**\", \"POST /graphql\"]}]\n"
+		}
+		s := p.inspecting(network, b.port, c)
+		agent, url := s.agent(true), fmt.Sprintf("https://a.example:%d", b.port)
+		for _, tt := range []struct {
+			method, path, body string
+			code               string // of the refusal
+			want               string // Authorization at the host
+		}{
+			{"GET", "/repos/acme/shop/pulls", "", "", "Bearer " + realToken},
+			{"GET", "/repos/acme/public/pulls", "", map[bool]string{false: "repository"}[open], ""},
+			{"PATCH", "/repos/acme/shop/git/refs/heads/main", "", "ref", ""},
+			{"POST", "/graphql", `{"query":"mutation{createPullRequest(input:{}){clientMutationId}}"}`, "", "Bearer " + realToken},
+			{"POST", "/graphql", `{"query":"mutation{updateRef(input:{}){clientMutationId}}"}`, "ref", ""},
+		} {
+			before := len(k.all())
+			resp, body := send(t, agent, tt.method, url+tt.path, tt.body)
+			seen := k.all()[before:]
+			switch {
+			case tt.code != "":
+				if resp.StatusCode != 403 || !strings.Contains(body, `"code":"`+tt.code+`"`) || len(seen) > 0 {
+					t.Errorf("rules %v: %s %s: %d %s; the host saw %v", open, tt.method, tt.path, resp.StatusCode, body, seen)
+				}
+			case len(seen) != 1 || seen[0].Get("Authorization") != tt.want:
+				t.Errorf("rules %v: %s %s: %d %s; the host saw %v", open, tt.method, tt.path, resp.StatusCode, body, seen)
+			case tt.body != "" && k.body[before] != tt.body:
+				t.Errorf("%s %s: the body %q arrived as %q", tt.method, tt.path, tt.body, k.body[before])
+			}
+		}
+	}
+}
+
+// TestGitHubScopeIsNeeded: without it all that arrives.
+func TestGitHubScopeIsNeeded(t *testing.T) {
+	p, k := newPKI(t), &keeper{}
+	b := p.backend("a.example", true, k.serve)
+	s := p.inspecting("  allow: [{host: a.example, port: %d, private: true}]\n", b.port, token(t, "a.example"))
+	for _, path := range []string{"/repos/acme/other", "/repos/acme/shop/git/refs/heads/main"} {
+		send(t, s.agent(true), "PATCH", fmt.Sprintf("https://a.example:%d%s", b.port, path), "")
+	}
+	if seen := k.all(); len(seen) != 2 || seen[1].Get("Authorization") != "Bearer "+realToken {
+		t.Errorf("the host saw %v", seen)
+	}
+}
+
+// TestGraphQL: a mutation that changes refs has no two readings.
+func TestGraphQL(t *testing.T) {
+	for _, tt := range []struct{ body, want string }{
+		{`{"query":"{viewer{login}}","variables":{}}`, "{viewer{login}}"},
+		{`{"query":"a","query":"b"}`, ""},
+		{`{"query":"mutation{updateRef}","Query":"{viewer}"}`, ""},
+		{`[{"query":"a"}]`, ""},
+		{`{"query":"a"} {"query":"b"}`, ""},
+		{`{"variables":{}}`, ""},
+		{``, ""},
+	} {
+		got, ok := queryOf([]byte(tt.body))
+		if ok != (tt.want != "") || ok && got != tt.want {
+			t.Errorf("queryOf(%s) = %q, %v", tt.body, got, ok)
+		}
+	}
+}

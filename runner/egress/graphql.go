@@ -1,0 +1,70 @@
+package egress
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// maxQuery bounds the body of a GraphQL request in bytes.
+const maxQuery = 1 << 20
+
+// changesRefs are the mutations of GitHub's GraphQL that change refs: https://docs.github.com/en/graphql/reference/mutations.
+func changesRefs() []string {
+	return []string{
+		"createcommitonbranch", "createref", "updateref", "updaterefs", "deleteref", "mergebranch", "mergepullrequest", "updatepullrequestbranch",
+		"enablepullrequestautomerge", "enqueuepullrequest", "revertpullrequest", "createlinkedbranch", "transferrepository",
+	}
+}
+
+// checkGraphQL refuses mutations that would change refs past what is checked of a push. Names have no escapes in GraphQL, so what
+// is not in the text is not in the query.
+func (x *exchange) checkGraphQL() *end {
+	if x.scope == nil || x.r.Method != http.MethodPost || !strings.HasSuffix(strings.ToLower(x.path), "/graphql") {
+		return nil
+	}
+	body, err := io.ReadAll(io.LimitReader(x.r.Body, maxQuery+1))
+	query, ok := queryOf(body)
+	switch {
+	case err != nil:
+		return broken(CodeBroken, "the agent broke off")
+	case len(x.r.Header["Content-Encoding"]) > 0, len(body) > maxQuery, !ok:
+		return refuse(CodeRef, "the GraphQL request can't be read: it has to be one JSON object with a query of at most 1 MiB")
+	}
+	names := strings.FieldsFunc(strings.ToLower(query), func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+	for _, name := range names {
+		if slices.Contains(changesRefs(), name) {
+			return refuse(CodeRef, "the mutation could change refs; push instead, to "+x.scope.allowed())
+		}
+	}
+	x.taken = body
+	return nil
+}
+
+// queryOf is the query of a request. One that has two, in whatever case, has two readings.
+func queryOf(body []byte) (query string, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if start, err := d.Token(); err != nil || start != json.Delim('{') {
+		return "", false
+	}
+	for d.More() {
+		key, err := d.Token()
+		name, _ := key.(string)
+		var value json.RawMessage
+		if err != nil || d.Decode(&value) != nil {
+			return "", false
+		}
+		if !strings.EqualFold(name, "query") {
+			continue
+		}
+		if ok || name != "query" || json.Unmarshal(value, &query) != nil {
+			return "", false
+		}
+		ok = true
+	}
+	_, err := d.Token()
+	return query, ok && err == nil && query != "" && len(bytes.TrimSpace(body[d.InputOffset():])) == 0
+}
