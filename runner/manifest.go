@@ -26,6 +26,7 @@ type Sealer struct {
 	Policy   *policy.Policy  // nil: only the record has it
 	Task     string          // in words, for a policy that wants it in the evidence
 	Subjects []manifest.Subject
+	Redact   func(string) string // takes the run's secrets out of a text; nil: they are not known
 }
 
 // Seal has dir write its manifest when it ends.
@@ -43,10 +44,13 @@ func (s Sealer) seal(ctx context.Context, dir *runs.Run, sum event.Summary) ([]b
 	if err != nil {
 		return nil, event.Manifest{}, fmt.Errorf("make manifest: %w", err)
 	}
-	in := manifest.Input{Summary: sum, Files: files, Prompt: s.Task, Subjects: s.Subjects}
+	in := manifest.Input{Summary: sum, Files: files, Prompt: s.Task, Subjects: s.Subjects, Redact: s.Redact}
 	if s.Policy != nil {
 		if in.Policy, err = json.Marshal(s.Policy); err != nil {
 			return nil, event.Manifest{}, fmt.Errorf("make manifest: %w", err)
+		}
+		if s.Redact != nil {
+			in.Policy = json.RawMessage(s.Redact(string(in.Policy))) // what is no JSON any more gives no statement
 		}
 	}
 	statement, err := manifest.Build(in)

@@ -260,6 +260,7 @@ func (u *user) summary() event.Summary {
 	if err != nil || s.Log != nil && head != s.Log.Head {
 		u.t.Errorf("the event log of %s has the head %v, its result says %v: %v", r.ID, head, s.Log, err)
 	}
+	u.checkManifest(r, s)
 	u.wantNothingLeft(string(r.ID))
 	return s
 }

@@ -34,6 +34,8 @@ type Input struct {
 	Policy json.RawMessage
 	// Subjects are further artifacts of the run, such as a commit or named outputs.
 	Subjects []Subject
+	// Redact takes the run's secrets out of a text; nil: nobody knows them any more.
+	Redact func(string) string
 	// Prompt is what the agent was given in words, for a policy whose evidence.include has it.
 	Prompt string
 }

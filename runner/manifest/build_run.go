@@ -302,13 +302,13 @@ func (b *builder) logs() {
 		i := slices.IndexFunc(b.s.Outputs, func(o event.OutputKept) bool { return o.Stream == stream })
 		if i >= 0 {
 			o := b.s.Outputs[i]
-			b.p.Logs = append(b.p.Logs, Log{Stream: stream, SHA256: o.SHA256, Bytes: o.Bytes, Lost: o.Lost})
+			b.p.Logs = append(b.p.Logs, Log{Stream: stream, SHA256: o.SHA256, Bytes: o.Bytes, Lost: o.Lost, Redactions: b.redactions(stream)})
 			continue
 		}
 		sum, size, err := b.digest(stream + ".log")
 		switch {
 		case err == nil:
-			b.p.Logs = append(b.p.Logs, Log{Stream: stream, SHA256: sum, Bytes: size})
+			b.p.Logs = append(b.p.Logs, Log{Stream: stream, SHA256: sum, Bytes: size, Redactions: b.redactions(stream)})
 			b.missing("logs."+stream, "the runner died: the digest is that of the file as it was found")
 		case !errors.Is(err, fs.ErrNotExist):
 			b.missing("logs."+stream, b.text("missing", err.Error()))
@@ -316,6 +316,16 @@ func (b *builder) logs() {
 			b.missing("logs."+stream, "there is no file")
 		}
 	}
+}
+
+// redactions is how many secrets were taken out of a stream.
+func (b *builder) redactions(stream string) (n uint64) {
+	for _, r := range b.s.Redacted {
+		if r.Where == stream {
+			n += r.Count
+		}
+	}
+	return n
 }
 
 func (b *builder) events() {
@@ -344,6 +354,9 @@ func (b *builder) warnings() {
 // maxIncluded bounds one content. Escapes may make six times as much of it.
 const maxIncluded = 16 << 10
 
+// maxSecret is read beyond it, so that no secret is cut in two before it is taken out.
+const maxSecret = 64 << 10
+
 // include adds the contents that the policy asks for.
 func (b *builder) include() error {
 	var p struct {
@@ -356,10 +369,14 @@ func (b *builder) include() error {
 	}
 	files := map[string]string{"events": eventsFile, "patch": patchFile, "stderr": "stderr.log", "stdout": "stdout.log"}
 	for _, name := range slices.Sorted(slices.Values(p.Evidence.Include)) {
-		content, size := []byte(b.in.Prompt[:min(len(b.in.Prompt), maxIncluded)]), int64(len(b.in.Prompt))
+		if name == "patch" && b.in.Redact == nil { // the logs had none from the beginning
+			b.missing("included.patch", "the runner that knew the secrets died, so they can't be taken out")
+			continue
+		}
+		content, size := []byte(b.in.Prompt), int64(len(b.in.Prompt))
 		if file := files[name]; file != "" {
 			var err error
-			content, size, err = b.read(file, maxIncluded)
+			content, size, err = b.read(file, maxIncluded+maxSecret)
 			if errors.Is(err, fs.ErrNotExist) {
 				b.missing("included."+name, "there is no file")
 				continue
@@ -372,9 +389,18 @@ func (b *builder) include() error {
 			b.missing("included.prompt", "there was no task in words, or the runner that knew it died")
 			continue
 		}
+		text := b.redacted(string(content))
 		b.p.Included = append(b.p.Included, Included{
-			Name: name, Text: strings.ToValidUTF8(string(content), "\ufffd"), Bytes: size, Clipped: size > int64(len(content)),
+			Name: name, Text: strings.ToValidUTF8(text[:min(len(text), maxIncluded)], "\ufffd"), Bytes: size, Clipped: len(text) > maxIncluded || size > int64(len(content)),
 		})
 	}
 	return nil
+}
+
+// redacted is a content without the run's secrets.
+func (b *builder) redacted(text string) string {
+	if b.in.Redact == nil {
+		return text
+	}
+	return b.in.Redact(text)
 }

@@ -271,6 +271,8 @@ type Log struct {
 	Bytes int64 `json:"bytes"`
 	// Lost is how many bytes came after the limit, and were not kept.
 	Lost int64 `json:"lost"`
+	// Redactions is how many secrets were taken out.
+	Redactions uint64 `json:"redactions"`
 }
 
 // Events is the audit log, events.jsonl. Each line carries the hash of the one before, so the head proves the whole.
