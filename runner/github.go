@@ -5,6 +5,7 @@ import (
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/egress"
+	"github.com/org/agent-sandbox/runner/event"
 )
 
 // gitHubScope is what a credential of GitHub's is held to on the wire; nil for one whose policy names no repositories.
@@ -19,4 +20,14 @@ func (r *run) gitHubScope(name string) *egress.GitHub {
 		scope.Repositories = append(scope.Repositories, egress.GitHubRepository{Name: repository})
 	}
 	return scope
+}
+
+// used tells what the credentials were used for.
+func (r *run) used() {
+	if r.gateway == nil {
+		return
+	}
+	for _, u := range r.gateway.Usage() {
+		r.rec.Emit(event.CredentialUsed{Name: u.Credential, Requests: u.Requests, Permissions: u.Permissions, PerHost: u.PerHost})
+	}
 }

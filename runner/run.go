@@ -185,6 +185,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	r.refusals.Flush()
 	r.look(ctx) // a run that did not get that far
 	r.looked.Wait()
+	r.used()
 	r.secrets.report(r.rec.Emit)
 	summary := r.rec.Finish(r.finished(end, err))
 	err = errors.Join(err, r.rec.Err(), dir.Finish(summary))

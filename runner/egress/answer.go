@@ -28,6 +28,9 @@ func (x *exchange) forAgent(header http.Header) http.Header {
 func (x *exchange) answer(ctx context.Context, answer *http.Response) *end {
 	x.begun = true
 	x.record.Outcome, x.record.Status = Allowed, answer.StatusCode
+	for _, a := range x.attached {
+		x.in.c.g.usages.count(a.credential.Name, x.record.Host, answer.Header)
+	}
 	own := x.w.Header()
 	for name, values := range x.forAgent(answer.Header) {
 		own[name] = values
@@ -44,13 +47,45 @@ func (x *exchange) answer(ctx context.Context, answer *http.Response) *end {
 	x.w.WriteHeader(answer.StatusCode)
 	// An answer that has no body ends with its head: gRPC tells a refusal from a broken stream by that.
 	if answer.ContentLength != 0 && x.r.Method != http.MethodHead {
-		if e := x.copy(ctx, answer.Body); e != nil {
+		to := x.unechoed(answer.Header)
+		if e := x.copy(ctx, to, answer.Body); e != nil {
 			return e
+		}
+		if err := to.Close(); err != nil {
+			return x.cut(ctx, "the agent broke off")
 		}
 	}
 	x.trailers(answer.Trailer, announced)
 	return nil
 }
+
+// unechoed is where the body of an answer goes. A host that repeats the credential in it would give it away; the placeholder, which is of the
+// same length, stands for it. What is compressed can't be searched.
+func (x *exchange) unechoed(header http.Header) io.WriteCloser {
+	var to io.WriteCloser = unclosed{x.w}
+	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return to
+	}
+	for _, a := range x.attached {
+		if set := x.in.c.g.checks.echo(a); !set.IsEmpty() {
+			to = chained{set.NewEagerWriter(to, nil), to}
+		}
+	}
+	return to
+}
+
+// unclosed is a writer that nobody need close.
+type unclosed struct{ io.Writer }
+
+func (unclosed) Close() error { return nil }
+
+// chained closes a writer and then the one behind it.
+type chained struct {
+	io.WriteCloser
+	behind io.Closer
+}
+
+func (c chained) Close() error { return errors.Join(c.WriteCloser.Close(), c.behind.Close()) }
 
 // trailers passes on what came after the body.
 func (x *exchange) trailers(trailer http.Header, announced []string) {
@@ -64,7 +99,7 @@ func (x *exchange) trailers(trailer http.Header, announced []string) {
 }
 
 // copy passes a body on piece by piece, each at once: events are small and nothing follows them.
-func (x *exchange) copy(ctx context.Context, body io.Reader) *end {
+func (x *exchange) copy(ctx context.Context, to io.Writer, body io.Reader) *end {
 	flush := http.NewResponseController(x.w).Flush
 	if err := flush(); err != nil {
 		return x.cut(ctx, "the agent broke off")
@@ -75,7 +110,7 @@ func (x *exchange) copy(ctx context.Context, body io.Reader) *end {
 		buf := buffer.bytes()
 		n, err := body.Read(buf)
 		if n > 0 {
-			m, werr := x.w.Write(buf[:n])
+			m, werr := to.Write(buf[:n])
 			x.down += int64(m)
 			if werr == nil {
 				werr = flush()

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/secret"
 )
 
 // checks are what a gateway refuses by beside the policy. They are functions because the escape suite leaves them out one by
@@ -17,14 +18,17 @@ type checks struct {
 	method   func(string) bool                               // of a request that is inspected
 	patterns func([]Credential, []*Credential) []pattern     // of placeholders that go astray
 	unscoped bool                                            // credentials of GitHub's reach every repository and ref
+	echo     func(attachment) *secret.Set                    // what a body must not repeat
 	redact   func(header http.Header, attached []attachment) // of answers
 }
 
 func allChecks() checks {
 	return checks{
-		address: policy.Verdict.PermitsAddress, host: (*request).checkHost, method: isPassedOn, patterns: patterns, redact: redact,
+		address: policy.Verdict.PermitsAddress, host: (*request).checkHost, method: isPassedOn, patterns: patterns, redact: redact, echo: repeated,
 	}
 }
+
+func repeated(a attachment) *secret.Set { return a.credential.echoes.of(a.credential, a.forms[0]) }
 
 // isPassedOn is false for methods that are for proxies, that echo what was attached, or that change the protocol.
 func isPassedOn(method string) bool {

@@ -39,6 +39,8 @@ type Credential struct {
 	Username string            // for Basic
 	GitHub   *GitHub           // repositories and refs that it is for; nil: it is not GitHub's, or without a scope
 	Rules    []policy.HTTPRule // requests on which it is attached; none: all requests on the hosts
+
+	echoes *echoes // set by New
 }
 
 const minPlaceholder = 16
@@ -49,6 +51,7 @@ func prepare(given []Credential) ([]Credential, error) {
 	seen, owner := map[string]string{}, map[string]string{}
 	for i := range out {
 		c := &out[i]
+		c.echoes = new(echoes)
 		if c.Header == "" {
 			c.Header = "Authorization"
 		}
@@ -233,14 +236,16 @@ func dropLike(header http.Header, name string) {
 	}
 }
 
-// redact puts the placeholder where a header of an answer repeats the credential.
+// redact puts the placeholder where a header of an answer repeats the credential, in whatever encoding.
 func redact(header http.Header, attached []attachment) {
 	for _, a := range attached {
-		for _, form := range a.forms {
-			for _, values := range header {
-				for i, v := range values {
-					values[i] = strings.ReplaceAll(v, form, a.credential.Placeholder)
+		set := a.credential.echoes.of(a.credential, a.forms[0])
+		for _, values := range header {
+			for i, v := range values {
+				for _, form := range a.forms {
+					v = strings.ReplaceAll(v, form, a.credential.Placeholder)
 				}
+				values[i] = set.Redact(v, nil)
 			}
 		}
 	}

@@ -21,8 +21,8 @@
 // in that header: git, for one, sends nothing at first. The agent may so use the credential for whatever the
 // policy allows there, but never sees it, chooses it or takes it elsewhere. A value of its own in that header is refused: with a token
 // that somebody has planted, what the agent sends would end up in that somebody's account. Nothing is ever attached
-// without TLS, nor on entries with `tcp: true`. Headers and trailers of the answer get the placeholder back where they repeat the
-// credential; bodies are not searched.
+// without TLS, nor on entries with `tcp: true`. Where an answer repeats the credential, in headers, trailers or a body that is not compressed, the
+// placeholder stands for it again.
 //
 // A credential of GitHub's may have a scope ([GitHub]): the repositories that its requests may be for, and the refs that may be pushed. The commands of
 // a push are read, and decided, before the credential is attached.

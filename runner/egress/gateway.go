@@ -68,6 +68,7 @@ type Gateway struct {
 	buffers sync.Pool
 
 	credentials []Credential
+	usages      usages
 	roots       *x509.CertPool
 	authority   *authority // nil, as web, when nothing is inspected
 	web         *webServer
