@@ -22,7 +22,7 @@ const module = "github.com/org/agent-sandbox/"
 func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
-			"policy", "policy/convert", "runner", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/issuer", "runner/link", "runner/manifest", "runner/runs",
+			"policy", "policy/convert", "runner", "runner/actions", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/issuer", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
 			"runner/scaffold", "runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
@@ -49,11 +49,16 @@ func arrows() map[string][]string {
 		},
 		"runner/link":          {"github.com/hashicorp/yamux"},
 		"runner/workspace/ovl": {"golang.org/x/sys"},
-		"runner/manifest":      {"runner/event"},
-		"runner/event":         nil,
-		"runner/secret":        nil,
-		"policy/convert":       {"policy"},
-		"policy":               {"go.yaml.in/yaml/v4", "golang.org/x/net"},
+		"runner/manifest": {
+			"runner/event", "runner/secret",
+			"github.com/digitorus/timestamp", "github.com/hashicorp/go-retryablehttp", "github.com/secure-systems-lab/go-securesystemslib",
+			"github.com/sigstore/timestamp-authority/v2/pkg/verification", "github.com/youmark/pkcs8",
+		},
+		"runner/actions": {"runner/secret", "github.com/hashicorp/go-retryablehttp"},
+		"runner/event":   nil,
+		"runner/secret":  nil,
+		"policy/convert": {"policy"},
+		"policy":         {"go.yaml.in/yaml/v4", "golang.org/x/net"},
 
 		// What tests share.
 		"runner/runnertest": {"golang.org/x/crypto"},

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
@@ -211,7 +210,7 @@ func (w *cleaner) runStates() ([]leftover, error) {
 			found = append(found, leftover{
 				What: "the unfinished record of run " + string(r.ID) + ": it has the outcome interrupted now", Run: string(r.ID),
 				remove: func(ctx context.Context) error {
-					runner.Sealer{}.Seal(ctx, r)
+					w.app.sealer().Seal(ctx, r)
 					_, err := r.Recover()
 					return err
 				},

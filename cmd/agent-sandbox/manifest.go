@@ -23,7 +23,7 @@ allowed, tried and changed. docs/manifest.md describes each field.`,
 		Args: groupArgs,
 		RunE: showHelp,
 	}
-	c.AddCommand(a.manifestShowCommand(), a.manifestSchemaCommand(), a.manifestControlsCommand())
+	c.AddCommand(a.manifestShowCommand(), a.manifestVerifyCommand(), a.manifestKeygenCommand(), a.manifestSchemaCommand(), a.manifestControlsCommand())
 	return c
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
@@ -41,7 +40,7 @@ func (a *app) settle(r *runs.Run) (bool, error) {
 	if err != nil || state != runs.Interrupted {
 		return false, err
 	}
-	runner.Sealer{}.Seal(context.Background(), r)
+	a.sealer().Seal(context.Background(), r)
 	if _, err := r.Recover(); errors.Is(err, runs.ErrRunning) {
 		return false, nil // another command is at it
 	} else if err != nil {

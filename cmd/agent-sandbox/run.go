@@ -27,6 +27,7 @@ type runFlags struct {
 	ceiling                         string
 	caFiles                         []string
 	timeout                         time.Duration
+	signKey                         string
 	tty, dryRun, json, locked       bool
 	verbose                         bool
 	command                         bool // the arguments are a command, whatever agent the policy names
@@ -89,6 +90,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.policy, "policy", "", "policy file, instead of the project's "+policyFile)
 	flags.StringVar(&f.ceiling, "ceiling", "", "policy file that bounds the project's, such as an organisation's; also from $"+ceilingVariable)
 	flags.StringVar(&f.workspace, "workspace", "", "project directory, instead of the one around the current directory")
+	flags.StringVar(&f.signKey, "sign-key", "", "private key (PEM) to sign the manifest with, instead of "+signingKeyVariable)
 	flags.DurationVar(&f.timeout, "timeout", 0, "time limit, if shorter than the policy's")
 	flags.BoolVar(&f.locked, "locked", false, "refuse an image that the lock file does not name")
 	flags.StringArrayVar(&f.caFiles, "ca-file", nil, "PEM file of certificate authorities to trust beside the system's, such as a company's; repeatable")
@@ -234,6 +236,10 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	if err := a.buildIfMissing(ctx, eng, chosen, f); err != nil {
 		return runner.Config{}, err
 	}
+	signer, err := a.signer(p, f.signKey)
+	if err != nil {
+		return runner.Config{}, err
+	}
 	store, err := a.store()
 	if err != nil {
 		return runner.Config{}, err
@@ -243,7 +249,7 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 		Image: chosen.reference, Lock: chosen.lock,
 		Policy: p, Ceiling: limits.ceiling, CeilingDigest: limits.digest(), Narrowed: limits.narrowings, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
 		Proxy: a.proxy(), CAs: cas,
-		CI: inCI, Invocation: a.invocation(), Task: task.task, PolicyOrigin: policyOrigin(f.policy, p),
+		CI: inCI, Invocation: a.invocation(), Task: task.task, PolicyOrigin: policyOrigin(f.policy, p), Signer: signer,
 	}, nil
 }
 
@@ -286,7 +292,7 @@ func supported(p *policy.Policy) error {
 
 // features are the mechanisms that this version has.
 func features() policy.Features {
-	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), ImageBuild: true, Include: true}
+	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), ImageBuild: true, Signing: true, Include: true}
 }
 
 // dryRun prints the plan.

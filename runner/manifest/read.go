@@ -1,12 +1,7 @@
 package manifest
 
-import (
-	"encoding/base64"
-	"encoding/json"
-)
-
 // MaxFile bounds a manifest file in bytes: a statement in base64, with certificates and time stamps.
-const MaxFile = 2 << 20
+const MaxFile = 2*MaxSize + 1<<20
 
 // File is a manifest as it was read. Nothing of it has been verified.
 type File struct {
@@ -17,30 +12,10 @@ type File struct {
 
 // Read takes a DSSE envelope or a sigstore bundle apart. It looks at no signature.
 func Read(content []byte) (File, error) {
-	var outer struct {
-		Envelope
-		Bundle *Envelope `json:"dsseEnvelope"`
+	o, err := Open(content)
+	if err != nil {
+		return File{}, err
 	}
-	if len(content) > MaxFile {
-		return File{}, badFormat("it has more than %d bytes", MaxFile)
-	}
-	if err := json.Unmarshal(content, &outer); err != nil {
-		return File{}, badFormat("%v", err)
-	}
-	f, e := File{Mode: Keyless}, outer.Bundle
-	if e == nil {
-		e, f.Mode = &outer.Envelope, Key
-	}
-	if len(e.Signatures) == 0 {
-		f.Mode = None
-	}
-	if e.PayloadType != PayloadType {
-		return File{}, badFormat("its payload type is %q, not %q", e.PayloadType, PayloadType)
-	}
-	var err error
-	if f.Payload, err = base64.StdEncoding.Strict().DecodeString(e.Payload); err != nil {
-		return File{}, badFormat("its payload is no base64: %v", err)
-	}
-	f.Statement, err = Decode(f.Payload)
-	return f, err
+	s, err := Decode(o.Payload)
+	return File{Statement: s, Payload: o.Payload, Mode: o.Mode()}, err
 }

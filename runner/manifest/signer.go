@@ -17,7 +17,7 @@ type Mode string
 // The modes.
 const (
 	Keyless Mode = "keyless" // a sigstore bundle, with a certificate for the job's identity
-	Key     Mode = "key"     // a DSSE envelope, by a key that the verifier has to know
+	Key     Mode = "key"     // a sigstore bundle without a certificate, by a key that the verifier has to know
 	None    Mode = "none"    // nobody: whoever owns the file can change it
 )
 

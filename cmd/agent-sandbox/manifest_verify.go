@@ -1,0 +1,210 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/agent-sandbox/runner/manifest"
+	"github.com/org/agent-sandbox/runner/runs"
+)
+
+// verifyFlags are the flags of manifest verify: what is accepted.
+type verifyFlags struct {
+	key, identity, issuer, repository, trusted string
+	artifacts, policies                        []string
+	json                                       bool
+}
+
+func (a *app) manifestVerifyCommand() *cobra.Command {
+	var f verifyFlags
+	c := &cobra.Command{
+		Use:   "verify [flags] FILE|RUN...",
+		Short: "Check who signed manifests, and that they are about the files at hand",
+		Long: `verify answers six questions about each manifest, offline: is it a statement of this version (syntax), are these bytes signed
+(signature), by whom (identity), when (time), are the files at hand the ones that it is about (binding), and did an
+acceptable policy govern the run (policy). What is accepted comes from the flags alone, never from the manifest.
+
+Name who has to have signed: --key for a public key; for a job on GitHub --repository-id, or --identity with --issuer, and the
+certificate authorities with --trusted-root (sigstore's trusted_root.json; "gh attestation trusted-root" and "cosign
+trusted-root create" write it). Names of repositories can change hands, their ids can't.
+
+For a RUN, and for a FILE that lies beside them, the events, the patch and the logs are compared too.
+
+Exit status: 0 if all that was asked holds, 1 if anything fails, 2 for wrong usage.`,
+		Example: `  agent-sandbox manifest verify last --key signing.pem.pub
+  agent-sandbox manifest verify manifest.json --repository-id 1296269 --trusted-root trusted_root.json --artifact changes.patch`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeRuns(0),
+		RunE:              func(_ *cobra.Command, args []string) error { return a.verifyManifests(f, args) },
+	}
+	flags := c.Flags()
+	flags.StringVar(&f.key, "key", "", "public key (PEM) that has to have signed")
+	flags.StringVar(&f.identity, "identity", "", "subject of the certificate, such as the URL of a workflow at a ref")
+	flags.StringVar(&f.issuer, "issuer", "", "issuer of that identity; for --repository-id it is GitHub's if not given")
+	flags.StringVar(&f.repository, "repository-id", "", "GitHub's id of the repository whose workflow has to have signed")
+	flags.StringVar(&f.trusted, "trusted-root", "", "file with the authorities that are trusted, for certificates and timestamps")
+	flags.StringArrayVar(&f.artifacts, "artifact", nil, "file that has to be a subject of the manifest, such as a patch; repeatable")
+	flags.StringArrayVar(&f.policies, "policy-digest", nil, "digest of an acceptable policy (`policy check` prints it); repeatable")
+	flags.BoolVar(&f.json, "json", false, "print JSON")
+	c.MarkFlagsMutuallyExclusive("key", "identity")
+	c.MarkFlagsMutuallyExclusive("key", "repository-id")
+	return c
+}
+
+// verifiedManifestJSON is an item of `manifest verify --json`: a contract, to which fields are only added.
+type verifiedManifestJSON struct {
+	Manifest string `json:"manifest"`
+	Run      string `json:"run,omitempty"`
+	OK       bool   `json:"ok"`
+	manifest.Report
+}
+
+func (a *app) verifyManifests(f verifyFlags, names []string) error {
+	accept, err := f.acceptance()
+	if err != nil {
+		return err
+	}
+	var all []verifiedManifestJSON
+	failed := false
+	for _, name := range names {
+		out, err := a.verifyManifest(name, accept)
+		if err != nil {
+			return err
+		}
+		failed = failed || !out.OK
+		all = append(all, out)
+	}
+	if f.json {
+		err = a.answerJSON(all)
+	} else {
+		err = a.answer(func(w io.Writer) error { return a.printVerifiedManifests(w, all) })
+	}
+	if err == nil && failed {
+		err = &statusError{code: exitError}
+	}
+	return err
+}
+
+// acceptance is what the flags accept. Accepting anybody is not among it.
+func (f verifyFlags) acceptance() (manifest.Acceptance, error) {
+	a := manifest.Acceptance{Identity: f.identity, Issuer: f.issuer, Repository: f.repository, Policies: f.policies}
+	switch {
+	case f.key == "" && f.identity == "" && f.repository == "":
+		return a, usage("nobody is named who has to have signed\nhint: --key FILE, --repository-id N, or --identity ID --issuer URL")
+	case f.identity != "" && f.issuer == "" && f.repository == "":
+		return a, usage("--identity needs --issuer: without it anybody could have given that name\nhint: for jobs on GitHub it is %s", manifest.GitHubIssuer)
+	case f.key == "" && f.trusted == "":
+		return a, usage("certificates need --trusted-root\nhint: `gh attestation trusted-root >trusted_root.json`, or `cosign trusted-root create`")
+	}
+	if f.key != "" {
+		text, err := readLimited(f.key, maxSigningKey)
+		if err != nil {
+			return a, usage("--key: %w", err)
+		}
+		if a.Key, err = manifest.ParsePublicKey(text); err != nil {
+			return a, usage("--key: %s: %w", f.key, err)
+		}
+	}
+	if f.trusted != "" {
+		text, err := readLimited(f.trusted, maxCAFile)
+		if err != nil {
+			return a, usage("--trusted-root: %w", err)
+		}
+		if a.Trusted, err = manifest.ParseTrustedRoot(text); err != nil {
+			return a, usage("--trusted-root: %s: %w", f.trusted, err)
+		}
+	}
+	for _, name := range f.artifacts {
+		sum, err := fileDigest(name)
+		if err != nil {
+			return a, usage("--artifact: %w", err)
+		}
+		a.Artifacts = append(a.Artifacts, manifest.Artifact{Name: name, SHA256: sum})
+	}
+	return a, nil
+}
+
+func fileDigest(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// verifyManifest verifies that of a run, or a file if the name is one, with what lies beside it.
+func (a *app) verifyManifest(name string, accept manifest.Acceptance) (verifiedManifestJSON, error) {
+	if strings.ContainsAny(name, `/\.`) || exists(name) {
+		content, err := readLimited(name, manifest.MaxFile)
+		if err != nil {
+			return verifiedManifestJSON{}, usage("%w", err)
+		}
+		accept.Files = os.DirFS(filepath.Dir(name))
+		return verified(name, content, accept), nil
+	}
+	var out verifiedManifestJSON
+	err := a.withRun(name, func(r *runs.Run) error {
+		file, err := r.Open(runs.ManifestFile)
+		if errors.Is(err, runs.ErrNotFound) {
+			return noManifest(r)
+		}
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		content, err := io.ReadAll(io.LimitReader(file, manifest.MaxFile+1))
+		if err != nil {
+			return err
+		}
+		if accept.Files, err = r.FS(); err != nil {
+			return err
+		}
+		out = verified(string(r.ID), content, accept)
+		return nil
+	})
+	return out, err
+}
+
+func verified(name string, content []byte, accept manifest.Acceptance) verifiedManifestJSON {
+	report := manifest.Verify(content, accept)
+	out := verifiedManifestJSON{Manifest: name, OK: report.OK(), Report: report}
+	if report.Statement != nil {
+		out.Run = report.Statement.Predicate.Run
+	}
+	return out
+}
+
+func (a *app) printVerifiedManifests(out io.Writer, all []verifiedManifestJSON) error {
+	paint := painter(a.color(a.stdout))
+	for _, m := range all {
+		word := paint.paint(red, "NOT VERIFIED")
+		if m.OK {
+			word = paint.paint(green, "verified")
+		}
+		if _, err := fmt.Fprintf(out, "%s: %s\n", printableLine(m.Manifest), word); err != nil {
+			return err
+		}
+		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+		for _, v := range m.Verdicts {
+			fmt.Fprintf(w, "  %s\t%s\t%s\n", v.Axis, v.State, printableLine(strings.ReplaceAll(v.Detail, "\n", "; ")))
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,48 @@
+package manifest
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"fmt"
+)
+
+// KeySigner signs with a private key. Its manifests are sigstore bundles without a certificate; who verifies has to
+// have the public key from elsewhere.
+type KeySigner struct {
+	key  crypto.Signer
+	id   string
+	time *TimestampAuthority
+}
+
+// NewKeySigner takes a key from [ParsePrivateKey]. With a timestamp authority the manifests say, by its word, when they were signed.
+func NewKeySigner(key crypto.Signer, authority *TimestampAuthority) (*KeySigner, error) {
+	id, err := KeyID(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	return &KeySigner{key, id, authority}, nil
+}
+
+// Sign implements [Signer].
+func (s *KeySigner) Sign(ctx context.Context, statement []byte) (Signed, error) {
+	envelope, sig, err := signEnvelope(s.key, s.id, statement)
+	if err != nil {
+		return Signed{}, err
+	}
+	material := VerificationMaterial{PublicKey: &KeyHint{Hint: s.id}}
+	if s.time != nil {
+		if material.TimestampVerificationData, err = s.time.stamp(ctx, sig); err != nil {
+			return Signed{}, err
+		}
+	}
+	return bundled(Key, material, envelope)
+}
+
+func bundled(mode Mode, material VerificationMaterial, envelope Envelope) (Signed, error) {
+	file, err := json.Marshal(Bundle{MediaType: BundleType, VerificationMaterial: material, DSSEEnvelope: envelope})
+	if err != nil {
+		return Signed{}, fmt.Errorf("encode bundle: %w", err)
+	}
+	return Signed{File: append(file, '\n'), Mode: mode}, nil
+}

@@ -1,0 +1,151 @@
+package manifest
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/digitorus/timestamp"
+	tsa "github.com/sigstore/timestamp-authority/v2/pkg/verification"
+)
+
+// TrustedRoot has the authorities that a verifier trusts: a sigstore trusted root, such as `gh attestation trusted-root` and
+// `cosign trusted-root create` write it. Of the transparency logs in it nothing is used.
+type TrustedRoot struct {
+	certificates []trusted
+	timestamps   []trusted
+}
+
+// trusted is one authority: its chain, from the certificate that issues to the root.
+type trusted struct {
+	chain []*x509.Certificate
+	from  time.Time
+	until time.Time // zero: until now
+}
+
+// maxTrusted bounds a trusted root's file in bytes.
+const maxTrusted = 4 << 20
+
+type trustedFile struct {
+	CertificateAuthorities []trustedAuthority `json:"certificateAuthorities"`
+	TimestampAuthorities   []trustedAuthority `json:"timestampAuthorities"`
+}
+
+type trustedAuthority struct {
+	CertChain struct {
+		Certificates []RawCertificate `json:"certificates"`
+	} `json:"certChain"`
+	ValidFor struct {
+		Start time.Time `json:"start"`
+		End   time.Time `json:"end"`
+	} `json:"validFor"`
+}
+
+// ParseTrustedRoot reads a sigstore trusted root in JSON
+// (https://github.com/sigstore/protobuf-specs/blob/main/protos/sigstore_trustroot.proto).
+func ParseTrustedRoot(file []byte) (*TrustedRoot, error) {
+	var f trustedFile
+	if len(file) > maxTrusted {
+		return nil, fmt.Errorf("trusted root: it has more than %d bytes", maxTrusted)
+	}
+	if err := json.Unmarshal(file, &f); err != nil {
+		return nil, fmt.Errorf("trusted root: %w", err)
+	}
+	if len(f.CertificateAuthorities)+len(f.TimestampAuthorities) == 0 {
+		return nil, errors.New("trusted root: it names no authority")
+	}
+	var t TrustedRoot
+	var errs [2]error
+	t.certificates, errs[0] = parseAuthorities(f.CertificateAuthorities)
+	t.timestamps, errs[1] = parseAuthorities(f.TimestampAuthorities)
+	return &t, errors.Join(errs[:]...)
+}
+
+func parseAuthorities(list []trustedAuthority) ([]trusted, error) {
+	var out []trusted
+	for _, a := range list {
+		t := trusted{from: a.ValidFor.Start, until: a.ValidFor.End}
+		for _, raw := range a.CertChain.Certificates {
+			c, err := x509.ParseCertificate(raw.RawBytes)
+			if err != nil {
+				return nil, fmt.Errorf("trusted root: %w", err)
+			}
+			t.chain = append(t.chain, c)
+		}
+		if len(t.chain) == 0 {
+			return nil, errors.New("trusted root: an authority has no certificate")
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+func (t trusted) validAt(at time.Time) bool {
+	return !at.Before(t.from) && (t.until.IsZero() || !at.After(t.until))
+}
+
+func (t trusted) root() *x509.Certificate { return t.chain[len(t.chain)-1] }
+
+// issued says whether an authority that is trusted issued the certificate, as one to sign with.
+func (t *TrustedRoot) issued(leaf *x509.Certificate, at time.Time) bool {
+	for _, a := range t.certificates {
+		opts := x509.VerifyOptions{
+			Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: at,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		}
+		opts.Roots.AddCert(a.root())
+		for _, c := range a.chain[:len(a.chain)-1] {
+			opts.Intermediates.AddCert(c)
+		}
+		if !a.validAt(at) {
+			continue
+		}
+		if _, err := leaf.Verify(opts); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// stampedAt is the time in an answer of a timestamp authority about a signature, if the authority is trusted.
+func (t *TrustedRoot) stampedAt(stamp, sig []byte) (time.Time, bool) {
+	for _, a := range t.timestamps {
+		opts := tsa.VerifyOpts{Roots: []*x509.Certificate{a.root()}}
+		switch chain := a.chain[:len(a.chain)-1]; {
+		case len(chain) > 0 && !chain[0].IsCA: // the one that signs the answers
+			opts.TSACertificate, opts.Intermediates = chain[0], chain[1:]
+		default:
+			opts.Intermediates = chain
+		}
+		if at, ok := stampTime(stamp, sig, opts); ok && a.validAt(at) {
+			return at, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// stampTime takes a time from an answer that verifies as of that time: certificates of authorities run out, and what they said stays said.
+func stampTime(stamp, sig []byte, opts tsa.VerifyOpts) (time.Time, bool) {
+	claimed, err := parseStamp(stamp)
+	if err != nil {
+		return time.Time{}, false
+	}
+	opts.CurrentTime = claimed
+	got, err := tsa.VerifyTimestampResponse(stamp, bytes.NewReader(sig), opts)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return got.Time.UTC(), true
+}
+
+// parseStamp is the time that an answer claims.
+func parseStamp(stamp []byte) (time.Time, error) {
+	parsed, err := timestamp.ParseResponse(stamp)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return parsed.Time, nil
+}
