@@ -37,7 +37,7 @@ func (r *run) look(ctx context.Context) {
 		r.looked.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
 			defer cancel()
-			r.rec.Emit(sourceState(ctx, r.cfg.Project))
+			r.rec.Emit(SourceState(ctx, r.cfg.Project))
 		})
 		r.looked.Go(func() { r.rec.Emit(identifyRunner()) })
 	})
@@ -59,9 +59,9 @@ func identifyRunner() event.RunnerIdentified {
 	return event.RunnerIdentified{SHA256: sum}
 }
 
-// sourceState asks git about the project. Only a project that the agent can't have changed is asked about: its configuration may name
+// SourceState asks git about the project. Only a project that the agent can't have changed is asked about: its configuration may name
 // programs to be run.
-func sourceState(ctx context.Context, project string) event.SourceState {
+func SourceState(ctx context.Context, project string) event.SourceState {
 	s := event.SourceState{Repositories: []event.SourceRepository{}}
 	if remote, ok := sourceRepository(askGit(ctx, project, "config", "--get", "remote.origin.url")); ok {
 		s.Repositories = append(s.Repositories, remote)

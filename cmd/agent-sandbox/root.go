@@ -123,7 +123,7 @@ review and apply. The project's files stay as they are until you apply it.`,
 	root.AddCommand(
 		a.runCommand(), a.shellCommand(),
 		a.diffCommand(), a.applyCommand(), a.discardCommand(),
-		a.runsCommand(), a.showCommand(), a.logsCommand(), a.manifestCommand(),
+		a.runsCommand(), a.showCommand(), a.logsCommand(), a.manifestCommand(), a.replayCommand(),
 		a.initCommand(), a.agentsCommand(), a.policyCommand(), a.imageCommand(), a.doctorCommand(),
 		a.devCommand(), a.versionCommand(), a.watchCommand(),
 	)

@@ -215,7 +215,7 @@ func (b *builder) invocation() {
 	start := b.s.Start
 	if start == nil {
 		b.missing("invocation", "the log has no first event")
-		b.p.Invocation = Invocation{Trigger: string(event.TriggerLocal), Command: []string{}, CommandSHA256: commandSum(nil)}
+		b.p.Invocation = Invocation{Trigger: string(event.TriggerLocal), Command: []string{}, CommandSHA256: CommandSHA256(nil)}
 		return
 	}
 	i := start.Invocation
@@ -226,7 +226,7 @@ func (b *builder) invocation() {
 		Workflow:          b.text("invocation.workflow", i.Workflow), WorkflowSHA: b.text("invocation.workflow_sha", i.WorkflowSHA), Job: b.text("invocation.job", i.Job),
 		Event: b.text("invocation.event", i.Event), Ref: b.text("invocation.ref", i.Ref), SHA: b.text("invocation.sha", i.SHA), RunURL: b.text("invocation.run_url", i.RunURL),
 		Project: b.text("invocation.project", path.Base(strings.ReplaceAll(start.Project, `\`, "/"))),
-		Command: b.command(start), CommandSHA256: commandSum(start.Argv),
+		Command: b.command(start), CommandSHA256: CommandSHA256(start.Argv),
 		Agent: start.Kit, Terminal: start.TTY, TimeoutNS: int64(start.Timeout),
 	}
 	if t := start.Task; t != nil {
@@ -253,7 +253,8 @@ func (b *builder) command(start *event.RunStarted) []string {
 	return out
 }
 
-func commandSum(argv []string) string {
+// CommandSHA256 is the digest that a statement has of a command.
+func CommandSHA256(argv []string) string {
 	var all strings.Builder
 	for _, arg := range argv {
 		all.WriteString(arg)

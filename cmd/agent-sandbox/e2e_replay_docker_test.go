@@ -1,0 +1,52 @@
+//go:build docker
+
+package main
+
+import (
+	"encoding/json"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// TestReplay runs the same again, refuses what can't be the same, and sees what differs.
+func TestReplay(t *testing.T) {
+	u := newUser(t)
+	u.write("input", "one\n", 0o644)
+	for _, args := range [][]string{
+		{"init", "-q", "."}, {"add", "."}, {"-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "one"},
+	} {
+		cmd := exec.Command("git", args...)
+		cmd.Dir = u.project
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	u.wantCode(u.sh("cp input output; exit 3"), 3)
+	first := string(u.last().ID)
+	u.wantCode(u.finish(u.command("replay", "--dry-run", first)), 0)
+	r := u.finish(u.command("replay", "--json", first))
+	u.wantCode(r, 0)
+	var report replayReport
+	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || !report.Same || report.First != first || report.Second == first {
+		t.Errorf("%v: %s", err, r.stdout)
+	}
+	u.wantCode(u.sh("head -c 8 /dev/urandom | od > output"), 0)
+	r = u.finish(u.command("replay", "last"))
+	u.wantCode(r, 1)
+	if !strings.Contains(r.stdout, "patch") || !strings.Contains(r.stdout, "DIFFERS") {
+		t.Errorf("a patch that differs is not shown:\n%s", r.stdout)
+	}
+	u.write("input", "two\n", 0o644)
+	r = u.finish(u.command("replay", first))
+	u.wantCode(r, 1)
+	if !strings.Contains(r.stdout, "missing  commit") {
+		t.Errorf("other files than then are not told of:\n%s", r.stdout)
+	}
+	u.policy("seccomp: default\n")
+	r = u.finish(u.command("replay", "--dry-run", first))
+	u.wantCode(r, 1)
+	if !strings.Contains(r.stdout, "missing  policy") {
+		t.Errorf("another policy is not told of:\n%s", r.stdout)
+	}
+}
