@@ -229,7 +229,7 @@ func (w *world) certify(t *testing.T) tls.Certificate {
 	ca := &x509.Certificate{Subject: pkix.Name{CommonName: "outside"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	w.authority = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: sign(ca, ca, caKey, caKey)})
 	leaf := &x509.Certificate{DNSNames: []string{
-		"*.spliced.example", "*.ruled.example", "*.guarded.example", "*.model.example", "*.inward.example", "*.local.example", "*.bot.example",
+		"*.spliced.example", "*.ruled.example", "*.guarded.example", "*.model.example", "*.inward.example", "*.local.example", "*.bot.example", "github.com", "api.github.com",
 	}}
 	return tls.Certificate{Certificate: [][]byte{sign(leaf, ca, key, caKey)}, PrivateKey: key}
 }

@@ -1,0 +1,126 @@
+//go:build docker
+
+package runner
+
+import (
+	"encoding/base64"
+	"strings"
+	"testing"
+
+	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/runnertest"
+)
+
+const (
+	gitHubPolicy = `
+network: {allow: [github.com, api.github.com]}
+credentials:
+  github: {from: "env:ESCAPE_GITHUB", repositories: [acme/shop], push: ["refs/heads/agent/*"]}
+`
+	gitHubToken = "ghs_escape0123456789abcdefghijABCDEFGHIJ"
+
+	// gitHubWork is what an agent does, with a word for each step that worked.
+	gitHubWork = `
+cd /tmp && export GIT_TERMINAL_PROMPT=0 && git config --global user.name t && git config --global user.email t@example.org
+try() { name=$1; shift; if "$@" >/tmp/out 2>&1; then echo "$name: ok"; else echo "$name: refused: $(tr '\n' ' ' </tmp/out)"; fi; }
+api() { curl -sS --fail-with-body -X "$1" "https://api.github.com$2" ${3:+-d "$3"}; }
+try clone git clone https://github.com/acme/shop.git shop
+cd shop && git commit -q --allow-empty -m work
+try push git push origin HEAD:agent/one
+try fetch git fetch origin
+try rest api POST /repos/acme/shop/issues '{"title":"t"}'
+try main git push origin HEAD:main
+try other git ls-remote https://github.com/acme/other.git
+try otherpush git push https://github.com/acme/other.git HEAD:agent/one
+try otherrest api GET /repos/acme/other/issues
+try refs api POST /repos/acme/shop/git/refs '{"ref":"refs/heads/evil","sha":"'"$(git rev-parse HEAD)"'"}'
+try method api DELETE /repos/acme/shop/git/refs/heads/main
+`
+)
+
+// atGitHub runs the work against a GitHub of its own.
+func (l *lab) atGitHub(t *testing.T, weak bool) (*box, *runnertest.GitHub, *runnertest.Repository) {
+	t.Helper()
+	w := newWorld(t)
+	cert := w.certify(t)
+	gh := runnertest.NewGitHub(t, runnertest.GitHubConfig{Certificate: &cert})
+	w.secure = gh.Addr()
+	shop, other := gh.AddRepository("acme/shop"), gh.AddRepository("acme/other")
+	shop.WriteFile("README.md", "shop\n")
+	other.WriteFile("README.md", "other\n")
+	gh.AddToken(runnertest.Token{Text: gitHubToken, Permissions: map[string]string{"contents": "write", "issues": "write"}})
+	s := setup{policy: gitHubPolicy, world: w, env: map[string]string{"ESCAPE_GITHUB": gitHubToken}}
+	s.seam.egress.Scopes = weak
+	b := l.start(t, s, []string{"sh", "-c", gitHubWork + ransack}, nil)
+	if b.err != nil {
+		t.Fatalf("%v\n%s", b.err, b.stderr)
+	}
+	return b, gh, shop
+}
+
+// TestEscapeGitHub: a token that reaches everything takes the agent to one repository and to some refs of it.
+func TestEscapeGitHub(t *testing.T) {
+	l := testLab(t)
+	held, gh, shop := l.atGitHub(t, false)
+	weak, _, open := l.atGitHub(t, true)
+	out, leaky := string(held.stdout), string(weak.stdout)
+	for _, control := range []string{"clone", "push", "fetch", "rest"} {
+		if !strings.Contains(out, control+": ok\n") {
+			t.Fatalf("the positive control %s does not work:\n%.4000s", control, out)
+		}
+	}
+	for _, e := range []struct{ attack, by, step, says string }{
+		{"a push outside the refs", "the commands of a push are read", "main", "remote: agent-sandbox: "},
+		{"another repository, by git", "each path is checked", "other", "remote: agent-sandbox: "},
+		{"a push to another repository", "each path is checked", "otherpush", "remote: agent-sandbox: "},
+		{"another repository, by the API", "each path is checked", "otherrest", `"code":"repository"`},
+		{"a ref made by the API", "requests that change refs are refused", "refs", `"code":"ref"`},
+		{"a ref deleted by the API", "requests that change refs are refused", "method", `"code":"ref"`},
+	} {
+		l.entry(t, "credentials", e.attack, e.by, func(t *testing.T, _ func(string)) {
+			line := lineOf(out, e.step)
+			if !strings.HasPrefix(line, e.step+": refused") || !strings.Contains(line, e.says) {
+				t.Errorf("%q", line)
+			}
+			if off := lineOf(leaky, e.step); strings.Contains(off, "agent-sandbox: ") || strings.Contains(off, `"code":"re`) {
+				t.Errorf("without the protection: %q: the entry proves nothing", off)
+			}
+		})
+	}
+	for _, r := range gh.Requests() {
+		if strings.Contains(r.Path, "other") || strings.Contains(r.Path, "/git/refs") {
+			t.Errorf("GitHub saw %s %s", r.Method, r.Path)
+		}
+	}
+	if shop.Ref("refs/heads/agent/one") == "" || shop.Ref("refs/heads/evil") != "" || open.Ref("refs/heads/main") == shop.Ref("refs/heads/main") {
+		t.Error("the refs are not as they should be")
+	}
+	l.entry(t, "credentials", "a GitHub token anywhere inside", "it is attached outside", func(t *testing.T, _ func(string)) {
+		basic := base64.StdEncoding.EncodeToString([]byte("x-access-token:" + gitHubToken))
+		if holds(out, gitHubToken) || strings.Contains(out, basic) || strings.Contains(out, "[redacted:") || !strings.Contains(out, "GH_TOKEN=ghs_") {
+			t.Error("the token is there, or nothing was searched")
+		}
+	})
+	if !held.has(func(e event.Event) bool {
+		q, ok := e.(event.Request)
+		return ok && q.Code == "ref" && q.Outcome == "refused"
+	}) {
+		t.Error("no event tells of the push")
+	}
+	if !held.has(func(e event.Event) bool {
+		u, ok := e.(event.CredentialUsed)
+		return ok && u.Name == "github" && u.PerHost["github.com"] > 0
+	}) {
+		t.Error("no event tells what the credential was used for")
+	}
+}
+
+// lineOf is the answer of one step.
+func lineOf(out, step string) string {
+	for line := range strings.SplitSeq(out, "\n") {
+		if strings.HasPrefix(line, step+": ") {
+			return line
+		}
+	}
+	return ""
+}
