@@ -37,6 +37,10 @@ test: build ## all tests; without an engine the fast ones
 test-engines: build ## the tests that need an engine, on ENGINES: default, current
 	@$(scripts)/test $(ENGINES)
 
+.PHONY: verifiers
+verifiers: ## cosign, Fulcio and a timestamp authority, against what we sign
+	@$(scripts)/verifiers
+
 SOAK ?= 10m
 .PHONY: soak
 soak: build image ## connections of all kinds for SOAK, after which nothing may be left

@@ -13,7 +13,7 @@ import (
 )
 
 // signEnvelope signs a statement as DSSE says: over its type and its exact bytes.
-func signEnvelope(key crypto.Signer, keyID string, statement []byte) (Envelope, []byte, error) {
+func signEnvelope(key crypto.Signer, statement []byte) (Envelope, []byte, error) {
 	message := dsse.PAE(PayloadType, statement)
 	hash, err := hashOf(key.Public())
 	if err != nil {
@@ -30,7 +30,7 @@ func signEnvelope(key crypto.Signer, keyID string, statement []byte) (Envelope, 
 	}
 	return Envelope{
 		Payload: base64.StdEncoding.EncodeToString(statement), PayloadType: PayloadType,
-		Signatures: []EnvelopeSignature{{KeyID: keyID, Sig: base64.StdEncoding.EncodeToString(sig)}},
+		Signatures: []EnvelopeSignature{{Sig: base64.StdEncoding.EncodeToString(sig)}},
 	}, sig, nil
 }
 

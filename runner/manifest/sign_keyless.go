@@ -72,7 +72,7 @@ func (s *KeylessSigner) Sign(ctx context.Context, statement []byte) (Signed, err
 	if err != nil {
 		return Signed{}, fmt.Errorf("certificate: %w", err)
 	}
-	envelope, sig, err := signEnvelope(key, "", statement)
+	envelope, sig, err := signEnvelope(key, statement)
 	if err != nil {
 		return Signed{}, err
 	}
