@@ -129,7 +129,6 @@ func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) 
 // begin starts the container and puts the guest to work. The guest speaks well before the engine's call returns, so
 // both are waited for at once.
 func (b *sandbox) begin(ctx context.Context) error {
-	b.run.look(ctx)
 	started := make(chan error, 1)
 	go func() {
 		err := b.container.Start(ctx)

@@ -29,15 +29,19 @@ const (
 	sourceTimeout = 20 * time.Second
 )
 
-// look begins to look at what the record says of the source and of this program. It takes the time that the engine takes to start
-// a container, and the end of the run waits for it.
+// look begins to look at what the record says of the source and of this program. Where the agent can't change the project that begins
+// when the agent does, so that nobody waits for the agent longer; the end of the run waits for it.
 func (r *run) look(ctx context.Context) {
 	r.lookOnce.Do(func() {
 		ctx := context.WithoutCancel(ctx)
 		r.looked.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, sourceTimeout)
 			defer cancel()
-			r.rec.Emit(SourceState(ctx, r.cfg.Project))
+			h := r.head
+			if h == (head{}) { // the run did not get that far
+				h = readHead(ctx, r.cfg.Project)
+			}
+			r.rec.Emit(sourceState(ctx, r.cfg.Project, h))
 		})
 		r.looked.Go(func() { r.rec.Emit(identifyRunner()) })
 	})
@@ -62,11 +66,14 @@ func identifyRunner() event.RunnerIdentified {
 // SourceState asks git about the project. Only a project that the agent can't have changed is asked about: its configuration may name
 // programs to be run.
 func SourceState(ctx context.Context, project string) event.SourceState {
+	return sourceState(ctx, project, readHead(ctx, project))
+}
+
+func sourceState(ctx context.Context, project string, h head) event.SourceState {
 	s := event.SourceState{Repositories: []event.SourceRepository{}}
 	if remote, ok := sourceRepository(askGit(ctx, project, "config", "--get", "remote.origin.url")); ok {
 		s.Repositories = append(s.Repositories, remote)
 	}
-	h := readHead(ctx, project)
 	s.Commit, s.Ref = h.commit, h.ref
 	if s.Commit == "" {
 		return s
@@ -90,7 +97,7 @@ func sourceRepository(remote string) (event.SourceRepository, bool) {
 	if u, err := url.Parse(remote); err == nil && u.Host != "" {
 		u.User, u.RawQuery, u.Fragment = nil, "", ""
 		remote, host, path = u.String(), u.Host, u.Path
-	} else if before, after, ok := strings.Cut(remote, ":"); ok && !strings.ContainsAny(before, `/\\`) && len(before) > 1 {
+	} else if before, after, ok := strings.Cut(remote, ":"); ok && !strings.HasPrefix(after, "//") && !strings.ContainsAny(before, `/\\`) && len(before) > 1 {
 		_, host, ok = strings.Cut(before, "@") // git's short form, user@host:path
 		if !ok {
 			host = before
@@ -129,7 +136,10 @@ func dirtyState(ctx context.Context, project string) (dirty, error) {
 		return d, err
 	}
 	defer root.Close()
-	top := askGit(ctx, project, "rev-parse", "--show-prefix") // paths are relative to the repository
+	top := "" // paths are relative to the repository
+	if len(out) > 0 {
+		top = askGit(ctx, project, "rev-parse", "--show-prefix")
+	}
 	for line := range bytes.SplitSeq(bytes.TrimSuffix(out, []byte{0}), []byte{0}) {
 		if len(line) == 0 {
 			continue

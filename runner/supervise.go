@@ -45,12 +45,14 @@ func signalOf(ctx context.Context) int {
 func (b *sandbox) supervise(ctx context.Context) (ending, error) {
 	finished := b.run.rec.Phase(event.Agent)
 	defer finished()
-	if b.run.view.Mode == policy.ModeBind {
-		b.run.looked.Wait() // the agent changes what is looked at
+	if b.run.view.Mode == policy.ModeBind { // the agent changes what is looked at
+		b.run.look(ctx)
+		b.run.looked.Wait()
 	}
 	if err := link.WriteFrame(b.control, link.Frame{Go: &link.Go{}}); err != nil {
 		return lost(""), fmt.Errorf("release the agent: %w", err)
 	}
+	b.run.look(ctx)
 	limit := time.NewTimer(time.Duration(b.run.plan.Timeout))
 	defer limit.Stop()
 	diskCtx, unguard := context.WithCancel(ctx)
