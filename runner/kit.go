@@ -120,6 +120,9 @@ func (r *run) lacksProgram(end ending) error {
 	if source := k.Install.String(); source != "" {
 		hint += " (" + source + ")"
 	}
+	if k.Install.From == "npm" && !k.Own {
+		hint = "`agent-sandbox image build --agent " + k.Name + "` makes one that has it"
+	}
 	return &RefusedError{
 		Reason: fmt.Sprintf("the agent %s is not in the image: %s has no program %s", k.Name, r.cfg.Image, k.Program()),
 		Hint:   hint + ", or name one that has it with `image:` or --image; README.md has a Dockerfile under Agents",

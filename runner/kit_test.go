@@ -78,7 +78,7 @@ func TestKitEnds(t *testing.T) {
 			t.Errorf("%s: %s, %q; want %s, %q", name, got.Outcome, got.Reason, tt.outcome, tt.reason)
 		}
 		refused, _ := errors.AsType[*RefusedError](err)
-		if (refused != nil) != (tt.outcome == event.Refused) || refused != nil && !strings.Contains(refused.Hint, "npm @anthropic-ai/claude-code@") {
+		if (refused != nil) != (tt.outcome == event.Refused) || refused != nil && !strings.Contains(refused.Hint, "image build --agent claude") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -24,7 +24,7 @@ func (a *app) agentsCommand() *cobra.Command {
 defines under "agents:". With a name it shows how the agent is started, what it works with, and
 which settings it gets.
 
-A kit does not install anything: the image has to have the agent's program.`,
+A kit does not install anything: the image has to have the agent's program, as "image build --agent" puts it there.`,
 		Example: `  agent-sandbox agents
   agent-sandbox agents claude
   agent-sandbox agents --json`,

@@ -359,7 +359,7 @@ func TestAgentNotInImage(t *testing.T) {
 	u.env = append(u.env, "ANTHROPIC_API_KEY=sk-ant-api03-test-KEYKEYKEYKEYKEYKEYKEYKEY")
 	r := u.run("--agent", "claude", "mend it")
 	u.wantCode(r, 125)
-	for _, want := range []string{"the agent claude is not in the image", "hint: install it in the image (npm @anthropic-ai/claude-code@"} {
+	for _, want := range []string{"the agent claude is not in the image", "hint: `agent-sandbox image build --agent claude`"} {
 		if !strings.Contains(r.stderr, want) {
 			t.Errorf("stderr has no %q: %s", want, r.stderr)
 		}

@@ -26,6 +26,7 @@ type imageFlags struct {
 	file, target      string // empty: the policy's
 	sbom              string
 	args, caFiles     []string
+	agents            []string // kits to install
 	noCache, offline  bool
 	pull              bool
 	json, verbose     bool
@@ -71,10 +72,17 @@ Built is the Dockerfile that the policy's image.build names, or --file. Its dire
 only the files that the Dockerfile copies are sent and count as inputs; .dockerignore is kept to,
 .git and what the policy hides from agents are never in it. Modes are git's: executable or not.
 
+With --agent an agent is installed on top of whatever the Dockerfile makes, below /opt/agents, by
+npm from a lock file with integrity hashes that this program has. npm itself does not stay in the
+image, nor does it have to be there where the base has apt-get; a base without Node gets one. Of
+the kits these are claude, codex, gemini and opencode. "run --image NAME" then takes the image by
+the name that is printed.
+
 The date is SOURCE_DATE_EPOCH if that is set, else the base image's. DOCKER_BUILDKIT=0 or 1
 chooses the engine's builder. A base that the engine lacks is pulled.`,
 		Example: `  agent-sandbox image build
-  agent-sandbox image build --file .devcontainer/Dockerfile --sbom packages.json`,
+  agent-sandbox image build --file .devcontainer/Dockerfile --sbom packages.json
+  agent-sandbox image build --agent claude --agent codex`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.imageBuild(cmd.Context(), f) },
 	}
@@ -83,6 +91,7 @@ chooses the engine's builder. A base that the engine lacks is pulled.`,
 	c.Flags().StringVar(&f.file, "file", "", "Dockerfile, instead of the policy's image.build")
 	c.Flags().StringVar(&f.target, "target", "", "stage of the Dockerfile to build, instead of the policy's or the last")
 	c.Flags().StringVar(&f.sbom, "sbom", "", "write the list of packages in the image to this file (CycloneDX JSON)")
+	c.Flags().StringArrayVar(&f.agents, "agent", nil, "install the agent of this kit on top, at the kit's version; repeatable")
 	c.Flags().BoolVar(&f.noCache, "no-cache", false, "build every step anew")
 	return c
 }
@@ -213,6 +222,14 @@ func (j *imageJob) source(f imageFlags) (src image.Source, key string, err error
 	key = image.BuildKey(rel, target)
 	src = sourceOf(j.policy, file, j.project)
 	src.Target = target
+	for _, name := range f.agents {
+		k, ok := j.policy.Kit(name)
+		if !ok {
+			return src, "", usage("--agent: there is no agent %q\nhint: `agent-sandbox agents` lists them", name)
+		}
+		src.Agents = append(src.Agents, image.Agent{Name: name, From: k.Install.From, Package: k.Install.Package, Version: k.Install.Version})
+		key += "+" + name
+	}
 	if e, ok := j.lock.Images[key]; ok {
 		src.Args = e.Build.Args
 	}

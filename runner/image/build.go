@@ -160,12 +160,23 @@ func DigestOf(img engine.Image) string { return cmp.Or(img.Digest(), img.ID) }
 // run has the engine build.
 func (b *Builder) run(ctx context.Context, in *Inputs, at time.Time) (id string, err error) {
 	dockerfile, extra := in.trust(b.CA, b.System)
+	extra = append(extra, in.agents...)
+	refused := ""
+	line := func(text string) {
+		if at := strings.Index(text, refusal); at >= 0 {
+			refused = strings.TrimSpace(text[at+len(refusal):])
+		}
+		b.Line(text)
+	}
 	r, w := io.Pipe()
 	var sending errgroup.Group
 	sending.Go(func() error { return w.CloseWithError(in.writeContext(w, at, dockerfile, extra)) })
 	id, err = b.Engine.Build(ctx, engine.Build{
 		Context: r, Dockerfile: dockerfileName, Args: in.Args, NoCache: b.NoCache, Offline: b.Offline, BuildKit: b.BuildKit,
-	}, b.Line)
+	}, line)
+	if err != nil && refused != "" {
+		err = fmt.Errorf("the agents can't be installed: %s\nhint: start from an image that has npm or apt-get, or install them in the Dockerfile", refused)
+	}
 	_ = r.Close() // never fails; it ends the sender if the engine stopped listening
 	return id, errors.Join(err, sent(sending.Wait()))
 }

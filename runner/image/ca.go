@@ -24,7 +24,7 @@ func caVariables() []string {
 // copied from the context, and are gone from the result when it is normalised.
 func (in *Inputs) trust(extra, system []byte) (dockerfile []byte, files []extraFile) {
 	if len(extra) == 0 {
-		return in.Dockerfile.source, nil
+		return in.built.source, nil
 	}
 	bundle := "/" + buildDir + "/ca.pem"
 	var b strings.Builder
@@ -35,7 +35,7 @@ func (in *Inputs) trust(extra, system []byte) (dockerfile []byte, files []extraF
 	}
 	fmt.Fprintf(&b, "ARG APT_CONFIG=/%s/apt.conf\n", buildDir)
 	// No --chmod: that is BuildKit's alone. The context's modes are readable for all.
-	return in.Dockerfile.withAfterFrom(b.String()), []extraFile{
+	return in.built.withAfterFrom(b.String()), []extraFile{
 		{buildDir + "-ca.pem", slices.Concat(system, []byte("\n"), extra)},
 		{buildDir + "-apt.conf", fmt.Appendf(nil, "Acquire::https::CaInfo %q;\n", bundle)},
 	}

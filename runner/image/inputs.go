@@ -24,6 +24,7 @@ type Source struct {
 	File   string            // path of the Dockerfile on the host; its directory is the context
 	Target string            // the stage to build; empty for the last
 	Args   map[string]string // build arguments
+	Agents []Agent           // to be installed on top of what the Dockerfile builds
 	Hidden func(path string, dir bool) bool
 	// Hidden tells of a path in the context, slash-separated, that it never gets into an image; nil for none. Where
 	// the context is a part of the project, its paths are relative to the context all the same.
@@ -36,6 +37,8 @@ type Inputs struct {
 	Args       map[string]string
 	Files      []File // what the Dockerfile copies, sorted by path; nothing else is sent to the engine
 	root       *os.Root
+	built      *Dockerfile // with the stages that install agents
+	agents     []extraFile // that these stages copy
 }
 
 // File is a file of the context, as git would know it: of its mode only the executable bit counts, of its times none.
@@ -75,6 +78,10 @@ func ReadInputs(src Source) (_ *Inputs, err error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", src.File, err)
+	}
+	in.built = in.Dockerfile
+	if err := in.install(src.Agents); err != nil {
+		return nil, err
 	}
 	return in, in.gather(filepath.Base(src.File), src.Hidden)
 }
@@ -229,6 +236,12 @@ func (in *Inputs) Digest() string {
 	fmt.Fprintf(&b, "agent-sandbox build 1\n%s\n%s\n", in.DockerfileDigest(), in.ContextDigest())
 	for _, name := range slices.Sorted(maps.Keys(in.Args)) {
 		fmt.Fprintf(&b, "%q=%q\n", name, in.Args[name])
+	}
+	for _, f := range in.agents {
+		fmt.Fprintf(&b, "%q %s\n", f.name, digestOf(f.content))
+	}
+	if len(in.agents) > 0 {
+		fmt.Fprintf(&b, "%s\n", digestOf(in.built.source))
 	}
 	return digestOf([]byte(b.String()))
 }

@@ -53,7 +53,7 @@ func TestInputsContext(t *testing.T) {
 	in := readInputs(t, dir, nil)
 	var archive bytes.Buffer
 	at := time.Unix(1e9, 0)
-	if err := in.writeContext(&archive, at, in.Dockerfile.source, nil); err != nil {
+	if err := in.writeContext(&archive, at, in.built.source, nil); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
