@@ -22,11 +22,10 @@ const signTimeout = 60 * time.Second
 
 // Sealer makes the manifests of runs: of this process' own when they end, and of those whose runner died.
 type Sealer struct {
-	Signer   manifest.Signer // nil: nothing is signed
-	Policy   *policy.Policy  // nil: only the record has it
-	Task     string          // in words, for a policy that wants it in the evidence
-	Subjects []manifest.Subject
-	Redact   func(string) string // takes the run's secrets out of a text; nil: they are not known
+	Signer manifest.Signer     // nil: nothing is signed
+	Policy *policy.Policy      // nil: only the record has it
+	Task   string              // in words, for a policy that wants it in the evidence
+	Redact func(string) string // takes the run's secrets out of a text; nil: they are not known
 }
 
 // Seal has dir write its manifest when it ends.
@@ -44,7 +43,7 @@ func (s Sealer) seal(ctx context.Context, dir *runs.Run, sum event.Summary) ([]b
 	if err != nil {
 		return nil, event.Manifest{}, fmt.Errorf("make manifest: %w", err)
 	}
-	in := manifest.Input{Summary: sum, Files: files, Prompt: s.Task, Subjects: s.Subjects, Redact: s.Redact}
+	in := manifest.Input{Summary: sum, Files: files, Prompt: s.Task, Redact: s.Redact}
 	if s.Policy != nil {
 		if in.Policy, err = json.Marshal(s.Policy); err != nil {
 			return nil, event.Manifest{}, fmt.Errorf("make manifest: %w", err)

@@ -32,8 +32,6 @@ type Input struct {
 	Files   fs.FS         // the run's directory
 	// Policy is the compiled policy, for a run that ended before there was a plan; nil: nobody knows it any more.
 	Policy json.RawMessage
-	// Subjects are further artifacts of the run, such as a commit or named outputs.
-	Subjects []Subject
 	// Redact takes the run's secrets out of a text; nil: nobody knows them any more.
 	Redact func(string) string
 	// Prompt is what the agent was given in words, for a policy whose evidence.include has it.
@@ -51,9 +49,17 @@ func Build(in Input) ([]byte, error) {
 			return nil, err
 		}
 		encoded, err := statement.Encode()
-		if err != nil || len(encoded) <= MaxSize {
-			return encoded, err
+		if err != nil {
+			return nil, err
 		}
+		if len(encoded) > MaxSize {
+			continue
+		}
+		// What is signed must be what a verifier takes.
+		if _, err := Decode(encoded); err != nil {
+			return nil, fmt.Errorf("the statement of run %s: %w", in.Summary.Run, err)
+		}
+		return encoded, nil
 	}
 	return nil, fmt.Errorf("the statement of run %s does not fit into %d bytes", in.Summary.Run, MaxSize)
 }
@@ -356,7 +362,7 @@ func (b *builder) subjects() ([]Subject, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	all := append([]Subject{{Name: SubjectEvents, Digest: map[string]string{"sha256": log}}}, b.in.Subjects...)
+	all := []Subject{{Name: SubjectEvents, Digest: map[string]string{"sha256": log}}}
 	if b.p.Workspace != nil {
 		if sum := b.p.Workspace.PatchSHA256; sum != "" {
 			all = append(all, Subject{Name: SubjectPatch, Digest: map[string]string{"sha256": sum}})

@@ -26,8 +26,8 @@ const MaxSize = 704 << 10
 type Statement struct {
 	// Type is always https://in-toto.io/Statement/v1.
 	Type string `json:"_type" from:"observed"`
-	// Subject names what the run made, by digest: `changes.patch`, the `git` commit where there is one, outputs that the caller named,
-	// and always `events.jsonl`, so that a run that made nothing has evidence too.
+	// Subject names what the run made, by digest: `changes.patch` if the changes were read back, and always the audit log
+	// `events.jsonl`, so that a run that made nothing has evidence too.
 	Subject []Subject `json:"subject" from:"observed"`
 	// PredicateType is always https://github.com/org/agent-sandbox/run/v1.
 	PredicateType string `json:"predicateType" from:"observed"`
@@ -37,9 +37,9 @@ type Statement struct {
 
 // Subject is an artifact (https://github.com/in-toto/attestation/blob/main/spec/v1/resource_descriptor.md).
 type Subject struct {
-	// Name is that of the file in the run's directory, `git` or `output/PATH`.
+	// Name is that of the file in the run's directory.
 	Name string `json:"name"`
-	// Digest maps an algorithm (`sha256`, `gitCommit`) to lower-case hex.
+	// Digest maps an algorithm, `sha256`, to lower-case hex.
 	Digest map[string]string `json:"digest"`
 }
 
@@ -47,8 +47,6 @@ type Subject struct {
 const (
 	SubjectEvents = "events.jsonl"
 	SubjectPatch  = "changes.patch"
-	SubjectGit    = "git"
-	SubjectOutput = "output/" // followed by the path in the project
 )
 
 // Encode gives the one spelling of a statement: keys sorted, no white space, no escapes for HTML.
