@@ -43,8 +43,8 @@ verifiers: ## cosign, Fulcio and a timestamp authority, against what we sign
 
 SOAK ?= 10m
 .PHONY: soak
-soak: build image ## connections of all kinds for SOAK, after which nothing may be left
-	SOAK=$(SOAK) go test -tags docker -count=1 -timeout 24h -run TestNetworkSoak -v ./cmd/agent-sandbox
+soak: build image ## 20,000 connections in sequence, and all kinds for SOAK, after which nothing may be left
+	SOAK=$(SOAK) go test -tags docker -count=1 -timeout 24h -run 'TestNetwork(Load|Soak)$$' -v ./cmd/agent-sandbox
 
 .PHONY: bench
 bench: build image ## start-up, extraction and the network against docker run, in tables

@@ -31,7 +31,7 @@ func main() {
 		case "close":
 			err = each(len(held), 50, func(i int) error { return held[i].Close() })
 		case "short":
-			err = each(number(rest), 32, func(int) error { return short() })
+			err = each(number(rest), 1, func(int) error { return short() })
 		case "mixed":
 			var d time.Duration
 			if d, err = time.ParseDuration(rest); err == nil {
