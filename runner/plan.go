@@ -78,6 +78,8 @@ type WorkspacePlan struct {
 type NetworkPlan struct {
 	Mode    string `json:"mode"`    // "none": the container has no interface but loopback
 	Capture bool   `json:"capture"` // every dial ends at the guest and is decided by the runner
+	// Lane: where the guest can reach it, connections go over a socket instead of through the engine.
+	Lane bool `json:"lane"`
 	// Found are the hosts that the configuration of the tools, in the image and the project, gave the policy's bundles;
 	// Skipped is what it names and the bundles did not get.
 	Found   []discover.Found   `json:"found,omitempty"`

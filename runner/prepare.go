@@ -189,6 +189,7 @@ func (r *run) mount() error {
 		return err
 	}
 	spec.Mounts = append(spec.Mounts, more...)
+	r.planLane()
 	r.plan.Lowered = r.lowered
 	return nil
 }

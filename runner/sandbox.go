@@ -35,6 +35,8 @@ type sandbox struct {
 	control   *link.Stream
 	frames    chan link.Frame // from the guest; closed when the link ends
 	link      *server
+	host      *link.LaneHost // where the guest is waited for; nil: there is no lane
+	lane      bool           // it came
 	diag      *tail
 }
 
@@ -44,6 +46,10 @@ func (r *run) launch(ctx context.Context) (*sandbox, error) {
 	if errors.Is(err, engine.ErrGuestMissing) {
 		// Somebody pruned the guest's volume since we last used it.
 		box, err = r.start(ctx, true)
+	}
+	if r.laneless(err) && ctx.Err() == nil {
+		r.plan.Network.Lane = false
+		box, err = r.start(ctx, false)
 	}
 	if why := uncaptured(err); why != "" && r.plan.Network.Capture && ctx.Err() == nil {
 		box, err = r.startUncaptured(ctx, why)
@@ -81,6 +87,12 @@ func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) 
 			return nil, err
 		}
 	}
+	host := r.openLane()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, dropLane(host))
+		}
+	}()
 	beside := r.beforeStart(ctx)
 	done := r.watcher.creating()
 	c, err := r.engine.Create(ctx, r.plan.Container)
@@ -115,7 +127,7 @@ func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) 
 			err = errors.Join(err, session.Close())
 		}
 	}()
-	box = &sandbox{run: r, container: c, session: session, diag: diag, frames: make(chan link.Frame)}
+	box = &sandbox{run: r, host: host, container: c, session: session, diag: diag, frames: make(chan link.Frame)}
 	// The container must be waited for with a context that outlives this one.
 	box.removed = c.Removed(context.WithoutCancel(ctx))
 	box.link = newServer(r, session)
@@ -164,10 +176,14 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	}
 	defer b.run.rec.Phase(event.Measure)()
 	p := b.run.plan
+	var nonce []byte
+	if b.host != nil {
+		nonce = b.host.Nonce
+	}
 	err := link.WriteFrame(b.control, link.Frame{Start: &link.Start{
 		Version: link.Version, Argv: p.Argv, Env: p.environ(), Dir: p.Dir, Claim: b.run.claim(),
 		UID: p.Agent.UID, GID: p.Agent.GID, TTY: p.TTY, Size: b.run.cfg.Size,
-		Files: p.files, Trust: p.trust, Loopback: p.resolver(),
+		Files: p.files, Trust: p.trust, Loopback: p.resolver(), Lane: nonce,
 	}})
 	if err != nil {
 		return fmt.Errorf("instruct the guest: %w", err)
@@ -177,6 +193,10 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := b.takeLane(); err != nil {
+		return err
+	}
+	m.Network.Lane = b.lane
 	if err := b.run.insteadOf(m); err != nil {
 		return err
 	}

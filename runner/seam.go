@@ -15,6 +15,8 @@ func (seam) weakened() engine.Weakened { return engine.Weakened{} }
 
 func (seam) verdict(err error) error { return err }
 
+func (seam) noLane() bool { return false }
+
 func (seam) skipDisk() bool { return false }
 
 func (seam) testAuthority() []byte { return nil }

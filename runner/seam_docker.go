@@ -11,6 +11,7 @@ import (
 type seam struct {
 	container engine.Weakened
 	unchecked bool   // the agent is started whatever was measured
+	laneOff   bool   // connections go through the engine
 	noDisk    bool   // the disk is not guarded
 	unmasked  bool   // secrets are not taken out of what the run says
 	authority []byte // a certificate that the sandbox is to trust
@@ -26,6 +27,8 @@ func (s seam) verdict(err error) error {
 	}
 	return err
 }
+
+func (s seam) noLane() bool { return s.laneOff }
 
 func (s seam) skipDisk() bool { return s.noDisk }
 

@@ -87,6 +87,8 @@ func (v *server) serve(ctx context.Context, stream *link.Stream) {
 		return
 	}
 	switch {
+	case stream.OnLane() && h.Purpose != link.Connect && h.Purpose != link.Resolve:
+		_ = stream.GiveUp()
 	case h.Purpose == link.Connect:
 		v.connect(ctx, stream, h)
 	case h.Purpose == link.Resolve:

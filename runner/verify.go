@@ -196,6 +196,7 @@ func measured(m *link.Measurement) event.GuestMeasured {
 		Cgroup: event.CgroupLimits(m.Cgroup),
 		Network: event.Capture{
 			TCP: m.Network.Capture, Listeners: m.Network.Listeners, IPv6: m.Network.IPv6, Datagrams: m.Network.Datagrams, Reasons: m.Network.Reasons,
+			Lane: m.Network.Lane,
 		},
 		Isolation: event.Isolation(m.Isolation), Trust: (*event.Trust)(m.Trust), Kernel: m.Kernel,
 	}

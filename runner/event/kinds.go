@@ -186,6 +186,8 @@ type Capture struct {
 	Reasons   []string `json:"reasons"`   // why a part is missing
 	// Listeners: instead of the capture, names lead to loopback addresses that the guest listens on, and a dial elsewhere failed.
 	Listeners bool `json:"listeners,omitempty"`
+	// Lane: connections go over sockets of their own, not through the engine.
+	Lane bool `json:"lane,omitempty"`
 }
 
 // AgentStarted says that the task runs ("agent.started"). Its output may follow at once.

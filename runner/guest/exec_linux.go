@@ -33,6 +33,7 @@ type order struct {
 	Dir  string   `json:"dir"`
 	UID  int      `json:"uid"`
 	GID  int      `json:"gid"`
+	Lane bool     `json:"lane"` // the guest has a lane, whose socket must be gone
 }
 
 // report is what it answers: a measurement of itself, later perhaps why the program did not start. A channel that
@@ -77,7 +78,7 @@ func execAgent(channel *os.File) error {
 	if err := volunteer(); err != nil {
 		return err
 	}
-	m, err := measureSelf()
+	m, err := measureSelf(o.Lane)
 	if err != nil {
 		return fmt.Errorf("measure: %w", err)
 	}

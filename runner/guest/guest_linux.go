@@ -52,6 +52,7 @@ type guest struct {
 	session *link.Session
 	control *link.Stream
 
+	lane     *link.Lane // nil: everything goes over session
 	relay    *relay
 	resolver *resolver
 	packets  *reporter // nil where the kernel has no netfilter log
@@ -118,6 +119,9 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 	if err := hide(); err != nil {
 		return nil, &stepError{"hide", err}
 	}
+	if len(start.Lane) > 0 { // now: a change of rights must not be in between
+		g.lane, _ = link.DialLane(start.Lane) // without it the session carries everything, as on an engine elsewhere
+	}
 	if start.Claim != "" {
 		if err := os.Lchown(start.Claim, start.UID, start.GID); err != nil {
 			return nil, &stepError{"workspace", err}
@@ -144,11 +148,12 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 		}
 	}
 	g.serveNetwork(net)
-	o := order{Argv: start.Argv, Env: start.Env, Dir: start.Dir, UID: start.UID, GID: start.GID}
+	o := order{Argv: start.Argv, Env: start.Env, Dir: start.Dir, UID: start.UID, GID: start.GID, Lane: g.lane != nil}
 	a, measured, err := startAgent(o, start.TTY, start.Size)
 	if err != nil {
 		return nil, &stepError{"measure", err}
 	}
+	net.state.Lane = g.lane != nil
 	measured.Network, measured.Isolation.GuestDumpable, measured.Trust = net.state, dumpable(), trusted
 	if err := g.send(link.Frame{Measured: measured}); err != nil {
 		return nil, err
@@ -164,11 +169,12 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 }
 
 func (g *guest) serveNetwork(net *capture) {
-	g.relay = newRelay(g.session, g.send)
-	lookup := askRunner(g.session, nil)
+	streams := ways{g.lane, g.session}
+	g.relay = newRelay(streams, g.send)
+	lookup := askRunner(streams, nil)
 	if net.state.Listeners {
 		g.relay.dialled = listenerAddress
-		lookup = askRunner(g.session, newOpenings(g.relay).listen)
+		lookup = askRunner(streams, newOpenings(g.relay).listen)
 	}
 	for _, l := range net.relay {
 		g.relay.start(l)

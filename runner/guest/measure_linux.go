@@ -16,8 +16,8 @@ import (
 )
 
 // measureSelf reads what decides the rights of the calling process and where it is. The agent's process calls it
-// just before it becomes the agent's program.
-func measureSelf() (link.Measurement, error) {
+// just before it becomes the agent's program. With a lane its socket counts as a way to the guest.
+func measureSelf(lane bool) (link.Measurement, error) {
 	var m link.Measurement
 	var errs [5]error
 	m.Agent, errs[0] = measureProcess("self")
@@ -27,6 +27,9 @@ func measureSelf() (link.Measurement, error) {
 	m.Interfaces, errs[4] = interfaces()
 	m.Cgroup = cgroupLimits(cgroupRoot)
 	m.Isolation = tryIsolation()
+	if _, err := os.Lstat(link.LaneSocket); lane && err == nil {
+		m.Isolation.Reach = append(m.Isolation.Reach, link.LaneSocket)
+	}
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err == nil {
 		m.Kernel = unix.ByteSliceToString(uts.Release[:])

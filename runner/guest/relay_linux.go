@@ -27,7 +27,7 @@ const (
 
 // relay takes the agent's TCP connections and asks the runner about each.
 type relay struct {
-	session *link.Session
+	streams opener
 	send    func(link.Frame) error
 	dialled whereTo
 	resets  link.Resets
@@ -43,11 +43,30 @@ type relay struct {
 	listeners []*net.TCPListener
 }
 
+// opener opens streams to the runner.
+type opener interface{ Begin() (*link.Stream, error) }
+
+// ways are the lane, where there is one, and the session.
+type ways struct {
+	lane    *link.Lane // nil: there is none
+	session *link.Session
+}
+
+// Begin implements opener.
+func (w ways) Begin() (*link.Stream, error) {
+	if w.lane != nil {
+		if st, err := w.lane.Begin(); err == nil {
+			return st, nil
+		}
+	}
+	return w.session.Begin()
+}
+
 // whereTo tells where the agent dialled with a connection that arrived at the relay.
 type whereTo func(*net.TCPConn) (netip.AddrPort, error)
 
-func newRelay(s *link.Session, send func(link.Frame) error) *relay {
-	return &relay{session: s, send: send, dialled: originalDestination, slots: make(chan struct{}, maxConnections)}
+func newRelay(s opener, send func(link.Frame) error) *relay {
+	return &relay{streams: s, send: send, dialled: originalDestination, slots: make(chan struct{}, maxConnections)}
 }
 
 // start serves a listener of TCP until it is closed, or finish has been called.
@@ -118,7 +137,7 @@ func (r *relay) ask(conn *net.TCPConn) (*relayed, error) {
 	if err != nil {
 		return nil, err
 	}
-	stream, err := r.session.Begin()
+	stream, err := r.streams.Begin()
 	if err != nil {
 		return nil, err
 	}

@@ -174,13 +174,16 @@ func authority() dnsmessage.Resource {
 }
 
 // askRunner is the lookup over the link. An address is opened before anybody learns it; open is nil if there is no need.
-func askRunner(s *link.Session, open func(netip.Addr, []uint16) error) lookup {
+func askRunner(s opener, open func(netip.Addr, []uint16) error) lookup {
 	return func(ctx context.Context, name, recordType string) (netip.Addr, bool, error) {
-		stream, err := s.Open(link.Header{Purpose: link.Resolve, Name: name, Type: recordType})
+		stream, err := s.Begin()
 		if err != nil {
 			return netip.Addr{}, false, err
 		}
-		defer stream.Close()
+		defer stream.GiveUp()
+		if err := stream.WriteHeader(link.Header{Purpose: link.Resolve, Name: name, Type: recordType}); err != nil {
+			return netip.Addr{}, false, err
+		}
 		if deadline, ok := ctx.Deadline(); ok {
 			if err := stream.SetReadDeadline(deadline); err != nil {
 				return netip.Addr{}, false, err

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -74,11 +75,27 @@ func (c *Conn) resetByPeer() {
 	c.mu.Lock()
 	first := !c.theirs
 	c.theirs = true
-	_ = c.SetReadDeadline(past)
+	c.readOn()
 	c.mu.Unlock()
 	if first {
 		c.onReset()
 	}
+}
+
+// errReset is what a read ends with after the peer has broken off.
+var errReset = errors.New("link: the peer broke off")
+
+// Read reads what the peer sent before it ended its direction, or broke off.
+func (c *Conn) Read(b []byte) (int, error) {
+	n, err := c.Stream.Read(b)
+	if errors.Is(err, io.EOF) && c.OnLane() { // see readOn
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.theirs {
+			err = errReset
+		}
+	}
+	return n, err
 }
 
 // Reset breaks off, unless the peer has. Reads and writes that wait fail.
@@ -98,6 +115,7 @@ func (c *Conn) Reset() error {
 // is then broken off; one that does not even act on that is left to the limit on streams.
 func (c *Conn) Finish(limit time.Duration) {
 	defer c.resets.remove(c)
+	defer c.release()
 	defer c.Close()
 	c.mu.Lock()
 	own := c.own

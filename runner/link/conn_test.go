@@ -164,7 +164,7 @@ func TestConnFinishCutsOff(t *testing.T) {
 // TestSessionEndIsNoEndOfStream: what a dead guest had still to send is not passed off as all.
 func TestSessionEndIsNoEndOfStream(t *testing.T) {
 	runner, guest := conns(t)
-	if err := guest.control.Session().Close(); err != nil {
+	if err := guest.control.session.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := io.ReadAll(runner.conn); err == nil {

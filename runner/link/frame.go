@@ -11,7 +11,7 @@ import (
 )
 
 // Version is the number of this protocol. Runner and guest must agree on it exactly: they ship together.
-const Version = 3
+const Version = 4
 
 // MaxFrame bounds one frame in bytes. A whole process environment (the kernel's limit for one argument is
 // 128 KiB) fits; a hostile peer cannot make the other side allocate more.
@@ -49,6 +49,8 @@ type Start struct {
 	// Loopback is where the resolver listens if the engine gives no right to change the network; zero if it does. The guest
 	// then listens on the addresses and ports that names are answered with, too.
 	Loopback netip.AddrPort `json:"loopback,omitzero"`
+	// Lane is what the guest has to say at LaneSocket; empty: there is none. A guest that can't get there does without.
+	Lane []byte `json:"lane,omitempty"`
 	// Files and Trust are what the sandbox has in FilesDir.
 	Files []File `json:"files,omitempty"`
 	Trust *Trust `json:"trust,omitempty"`

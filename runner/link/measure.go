@@ -68,6 +68,7 @@ type Network struct {
 	Capture   bool `json:"capture"`    // a dial to an address elsewhere arrived at the guest's relay, a question at its resolver
 	IPv6      bool `json:"ipv6"`       // the same for IPv6
 	Datagrams bool `json:"datagrams"`  // refused UDP and ICMP packets are reported
+	Lane      bool `json:"lane"`       // connections go over a lane, whose socket is gone
 	Listeners bool `json:"listeners"`  // instead of the capture: the resolver and what names lead to are listened on, all else fails
 	RelayPort int  `json:"relay_port"` // TCP port of the relay on loopback
 	DNSPort   int  `json:"dns_port"`   // UDP and TCP port of the resolver on loopback

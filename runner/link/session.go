@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"time"
 
@@ -113,30 +114,58 @@ func config() *yamux.Config {
 	return c
 }
 
-// Stream is one stream of a session. Close ends the own direction, the peer can go on sending.
+// Stream is one stream of a session, or of a lane. Close ends the own direction, the peer can go on sending.
 type Stream struct {
-	*yamux.Stream
-	guard *guard
+	transport
+	session *Session // nil: it is a lane's
 }
+
+type transport interface {
+	net.Conn
+	StreamID() uint32
+}
+
+// OnLane tells whether it is a stream of a lane.
+func (s *Stream) OnLane() bool { return s.session == nil }
 
 // Read reads what the peer sent. The end of the session is not an orderly end of the stream: what was on its way is lost.
 func (s *Stream) Read(b []byte) (int, error) {
-	n, err := s.Stream.Read(b)
-	if s.guard != nil {
-		s.guard.unread.read(s.StreamID(), n)
+	n, err := s.transport.Read(b)
+	if s.session == nil {
+		return n, err
 	}
-	if errors.Is(err, io.EOF) && s.Session().IsClosed() {
+	if g := s.session.guard; g != nil {
+		g.unread.read(s.StreamID(), n)
+	}
+	if errors.Is(err, io.EOF) && s.session.mux.IsClosed() {
 		err = yamux.ErrSessionShutdown
 	}
 	return n, err
+}
+
+// readOn makes reads fail as soon as they have had what is here already.
+func (s *Stream) readOn() {
+	if c, ok := s.transport.(*laneConn); ok {
+		_ = c.CloseRead() // its reads look at a deadline first
+		return
+	}
+	_ = s.SetReadDeadline(past)
+}
+
+// release gives back what the stream holds. Nobody reads or writes any more.
+func (s *Stream) release() {
+	if c, ok := s.transport.(*laneConn); ok {
+		c.release()
+	}
 }
 
 // GiveUp closes a stream that nobody reads any more. What the peer sends on it all the same counts as unread until it ends it too:
 // a guest with too much of that loses its session.
 func (s *Stream) GiveUp() error {
 	err := s.Close()
-	if s.guard != nil {
-		s.guard.unread.give(s.StreamID())
+	s.release()
+	if s.session != nil && s.session.guard != nil {
+		s.session.guard.unread.give(s.StreamID())
 	}
 	return err
 }
@@ -160,7 +189,7 @@ func (s *Session) Begin() (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: open: %w", err)
 	}
-	return &Stream{st, s.guard}, nil
+	return &Stream{st, s}, nil
 }
 
 // WriteHeader sends the stream's header.
@@ -181,7 +210,7 @@ func (s *Session) Accept() (*Stream, error) {
 	if n := s.mux.NumStreams(); n > MaxStreams {
 		return nil, errors.Join(fmt.Errorf("%w: %d streams", errFlood, n), s.Close())
 	}
-	return &Stream{st, s.guard}, nil
+	return &Stream{st, s}, nil
 }
 
 // ReadHeader reads the stream's header, for no longer than ten seconds.
