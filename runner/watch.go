@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"time"
 
@@ -106,6 +107,9 @@ func Watch(ctx context.Context, in io.Reader) error {
 	}
 	told, err := io.ReadAll(r)
 	if err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	if err := os.RemoveAll(laneDir(o.Run)); err != nil { // it exists for a moment at the start
 		return fmt.Errorf("watch: %w", err)
 	}
 	quiet := time.Duration(0)

@@ -146,6 +146,9 @@ func (s *Stream) Read(b []byte) (int, error) {
 // readOn makes reads fail as soon as they have had what is here already.
 func (s *Stream) readOn() {
 	if c, ok := s.transport.(*laneConn); ok {
+		if c.ended != nil {
+			c.once.Do(func() { close(c.ended) }) // the end that reads see now is ours
+		}
 		_ = c.CloseRead() // its reads look at a deadline first
 		return
 	}
