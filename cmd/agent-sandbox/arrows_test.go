@@ -47,7 +47,7 @@ func arrows() map[string][]string {
 			"github.com/creack/pty", "github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink",
 			"golang.org/x/net/dns/dnsmessage", "golang.org/x/sys",
 		},
-		"runner/link":          {"github.com/hashicorp/yamux"},
+		"runner/link":          {"github.com/hashicorp/yamux", "golang.org/x/sys"},
 		"runner/workspace/ovl": {"golang.org/x/sys"},
 		"runner/manifest": {
 			"runner/event", "runner/secret",
