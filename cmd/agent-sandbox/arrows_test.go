@@ -22,7 +22,7 @@ const module = "github.com/org/agent-sandbox/"
 func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
-			"policy", "policy/convert", "runner", "runner/actions", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/issuer", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
+			"policy", "policy/convert", "runner", "runner/actions", "runner/broker", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/issuer", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
 			"runner/scaffold", "runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
@@ -56,6 +56,7 @@ func arrows() map[string][]string {
 		},
 		"runner/actions": {"runner/secret", "github.com/hashicorp/go-retryablehttp"},
 		"runner/event":   nil,
+		"runner/broker":  {"runner/secret", "github.com/go-jose/go-jose/v4", "go.yaml.in/yaml/v4", "modernc.org/sqlite"},
 		"runner/secret":  nil,
 		"policy/convert": {"policy"},
 		"policy":         {"go.yaml.in/yaml/v4", "golang.org/x/net"},
