@@ -12,7 +12,7 @@ import (
 // DryRun decides everything that Run would, and leaves nothing behind. The plan says what would run; only what the
 // guest measures is missing.
 func DryRun(ctx context.Context, cfg Config) (_ *Plan, err error) {
-	r := &run{cfg: cfg}
+	r := &run{cfg: cfg, dry: true}
 	if r.dir, err = cfg.Store.Create(runs.NewID(time.Now())); err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func (r *run) openGateway() error {
 	for _, g := range r.grants {
 		cfg.Credentials = append(cfg.Credentials, egress.Credential{
 			Name: g.Name, Placeholder: g.Placeholder, Value: g.Value, Hosts: g.Hosts, Header: g.Header, Scheme: schemes()[g.Scheme],
-			Username: g.Username, Rules: g.Rules, GitHub: r.gitHubScope(g.Name),
+			Username: g.Username, Rules: g.Rules, GitHub: r.gitHubScope(g.Name, g.Repositories),
 		})
 	}
 	r.cfg.weaken(&cfg)

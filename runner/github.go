@@ -9,15 +9,20 @@ import (
 )
 
 // gitHubScope is what a credential of GitHub's is held to on the wire; nil for one whose policy names no repositories.
-func (r *run) gitHubScope(name string) *egress.GitHub {
+func (r *run) gitHubScope(name string, granted []event.CredentialRepository) *egress.GitHub {
 	i := slices.IndexFunc(r.cfg.Policy.Credentials, func(c policy.Credential) bool { return c.Name == name })
 	if i < 0 || len(r.cfg.Policy.Credentials[i].Repositories) == 0 {
 		return nil
 	}
 	c := r.cfg.Policy.Credentials[i]
 	scope := &egress.GitHub{Push: c.Push, Scoped: c.From.Kind == "github-oidc" || c.From.Kind == "github-app"}
-	for _, repository := range c.Repositories {
-		scope.Repositories = append(scope.Repositories, egress.GitHubRepository{Name: repository})
+	for _, g := range granted {
+		scope.Repositories = append(scope.Repositories, egress.GitHubRepository{ID: g.ID, Name: g.Name})
+	}
+	if len(granted) == 0 {
+		for _, name := range c.Repositories {
+			scope.Repositories = append(scope.Repositories, egress.GitHubRepository{Name: name})
+		}
 	}
 	return scope
 }

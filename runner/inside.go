@@ -2,13 +2,11 @@ package runner
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"path"
 	"slices"
 
 	"github.com/org/agent-sandbox/policy"
-	"github.com/org/agent-sandbox/runner/credential"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/link"
 )
@@ -145,25 +143,6 @@ func insideTraffic(l policy.Limits) *InsideTraffic {
 		return nil
 	}
 	return &t
-}
-
-// credentials obtains what the policy names, before anything is made that would have to be removed.
-func (r *run) credentials(ctx context.Context) error {
-	p := r.cfg.Policy
-	grants, err := credential.Resolve(ctx, p.Credentials, credential.Config{LookupEnv: r.cfg.LookupEnv, Env: p.Env, CI: r.cfg.CI})
-	if err != nil {
-		return err
-	}
-	r.grants = grants
-	if err := r.hold(ctx); err != nil {
-		return err
-	}
-	for i, g := range grants {
-		if g.Broad != "" && (i == 0 || grants[i-1].Name != g.Name) {
-			r.lower("credential", g.Name+": "+g.Broad, "use a token for this project alone")
-		}
-	}
-	return nil
 }
 
 // inside adds to a plan what the sandbox is given in link.FilesDir, and the variables that go with it. They come after

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"github.com/org/agent-sandbox/runner/link"
 	"github.com/org/agent-sandbox/runner/manifest"
 	"github.com/org/agent-sandbox/runner/runs"
+	"github.com/org/agent-sandbox/runner/secret"
 	"github.com/org/agent-sandbox/runner/workspace"
 )
 
@@ -73,6 +75,8 @@ type Config struct {
 
 	// LookupEnv finds a variable of the caller's environment that the policy names; required.
 	LookupEnv func(string) (string, bool)
+	// Credentials is what their sources draw on; see the fields of credential.Config.
+	Credentials CredentialSources
 	// CI: nobody watches the run. What only a person can answer for is refused.
 	CI bool
 
@@ -85,6 +89,18 @@ type Config struct {
 	Resize <-chan link.Size // its later sizes
 
 	seam
+}
+
+// CredentialSources is what the caller knows and sources of credentials need.
+type CredentialSources struct {
+	// OIDC gets the identity of this CI job for an audience; nil: there is none.
+	OIDC func(ctx context.Context, audience string) (secret.Value, error)
+	HTTP *http.Client // for brokers and for GitHub; nil: one that knows neither Proxy nor CAs
+	// Self is owner/name of the project's repository on GitHub; empty: nobody knows.
+	Self      string
+	GitHubAPI string // base URL; empty: github.com's
+	// Keep is the directory for what is to be revoked if this process is killed; empty: nothing is kept.
+	Keep string
 }
 
 // Result is how a run ended.
@@ -122,6 +138,7 @@ const cleanupTimeout = 30 * time.Second
 type run struct {
 	cfg      Config
 	id       string
+	dry      bool // nothing is issued, and nothing started
 	dir      *runs.Run
 	rec      *event.Recorder
 	refusals *event.Refusals
@@ -144,7 +161,8 @@ type run struct {
 
 	// What goes into the plan, and so has to be there before it.
 	grants    []credential.Grant
-	authority []byte // the run's certificate in PEM; nil: nothing is intercepted
+	issued    *credential.Set // nil: none was asked for
+	authority []byte          // the run's certificate in PEM; nil: nothing is intercepted
 	found     discover.Result
 	expanded  *policy.Policy // the policy with the hosts of its bundles
 
@@ -239,6 +257,7 @@ func (r *run) finished(end ending, err error) event.RunFinished {
 
 // execute runs the phases. Whatever it made is gone when it returns.
 func (r *run) execute(ctx context.Context) (end ending, err error) {
+	defer r.giveBack(ctx) // when nothing can use them any more
 	if err := r.resolve(ctx); err != nil {
 		return end, cancelledBy(ctx, &end, err)
 	}

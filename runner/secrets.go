@@ -79,6 +79,10 @@ func (s *secrets) known(cfg Config) {
 			text, _ := cfg.LookupEnv(c.From.Argument)
 			s.add(c.Name, secret.New(text))
 		}
+		if c.Key.Kind == "env" {
+			text, _ := cfg.LookupEnv(c.Key.Argument)
+			s.add(c.Name, secret.New(text))
+		}
 	}
 	for _, proxy := range []string{cfg.Proxy.HTTPS, cfg.Proxy.HTTP} {
 		if u, err := url.Parse(proxy); err == nil && u.User != nil {

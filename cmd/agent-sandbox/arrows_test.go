@@ -37,7 +37,7 @@ func arrows() map[string][]string {
 		"runner/scaffold":   {"policy"},
 		"runner/issuer":     {"github.com/go-jose/go-jose/v4"},
 		"runner/engine":     {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
-		"runner/credential": {"policy", "runner/secret"},
+		"runner/credential": {"policy", "runner/event", "runner/secret", "github.com/hashicorp/go-retryablehttp"},
 		"runner/discover":   {"policy"},
 		"runner/egress":     {"policy", "runner/secret", "golang.org/x/net"},
 		"runner/runs":       {"runner/event", "golang.org/x/sys"},

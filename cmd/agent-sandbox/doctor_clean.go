@@ -136,8 +136,9 @@ func (w *cleaner) find(ctx context.Context) ([]leftover, error) {
 	if err != nil {
 		return nil, err
 	}
+	tokens, tokenErr := w.tokens()
 	state, err := w.runStates()
-	return append(objects, append(state, w.caches()...)...), err
+	return slices.Concat(objects, tokens, state, w.caches()), errors.Join(tokenErr, err)
 }
 
 // engineObjects are the containers and volumes of dead runs.

@@ -240,6 +240,10 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	if err != nil {
 		return runner.Config{}, err
 	}
+	sources, err := a.credentialSources(p, project, cas)
+	if err != nil {
+		return runner.Config{}, err
+	}
 	store, err := a.store()
 	if err != nil {
 		return runner.Config{}, err
@@ -248,7 +252,7 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 		Version: version, Argv: task.argv, Kit: task.kit, Stdin: task.input, Project: project, Subdir: sub, Timeout: f.timeout,
 		Image: chosen.reference, Lock: chosen.lock,
 		Policy: p, Ceiling: limits.ceiling, CeilingDigest: limits.digest(), Narrowed: limits.narrowings, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
-		Proxy: a.proxy(), CAs: cas,
+		Proxy: a.proxy(), CAs: cas, Credentials: sources,
 		CI: inCI, Invocation: a.invocation(), Task: task.task, PolicyOrigin: policyOrigin(f.policy, p), Signer: signer,
 	}, nil
 }

@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/secret"
 )
 
@@ -18,8 +21,41 @@ type Config struct {
 	LookupEnv func(string) (string, bool)
 	// Env is what else gets into the agent's environment by the policy.
 	Env []policy.EnvVar
+	// Visible tells whether the agent can read a file of the host; nil: it can read none.
+	Visible func(path string) bool
+	// Dry has nothing issued and starts no command: the grants have made-up secrets where one would be.
+	Dry bool
 	// CI: nobody is there to take the responsibility for a credential that reaches too far.
 	CI bool
+	// Dir is where files and commands with a relative path are looked for: the project.
+	Dir string
+	// Self is the owner and name of the project's repository, which `self` stands for; empty: nobody knows.
+	Self string
+	// OIDC gets the identity of this CI job for an audience; nil: this process has none.
+	OIDC func(ctx context.Context, audience string) (secret.Value, error)
+	// HTTP makes the connections to brokers and to GitHub; nil: a client of ours.
+	HTTP *http.Client
+	// GitHubAPI is the base URL of GitHub's API; empty: that of github.com.
+	GitHubAPI string
+	// Permissions are those that an organisation's ceiling allows for credentials by name of the permission, the dangerous ones among them.
+	Permissions map[string]string
+	// Keeper has what is to be revoked if this process is killed; nil: nothing is kept.
+	Keeper *Keeper
+	// Emit is told what becomes of the credentials; nil: nobody is.
+	Emit func(event.Event)
+	// Now is the clock; nil: the system's.
+	Now func() time.Time
+}
+
+func (cfg Config) api() string {
+	return strings.TrimSuffix(cmp.Or(cfg.GitHubAPI, DefaultGitHubAPI), "/")
+}
+
+func (cfg Config) now() func() time.Time {
+	if cfg.Now != nil {
+		return cfg.Now
+	}
+	return time.Now
 }
 
 // Grant is a credential of this run, for one group of hosts. A service that takes its credential in two ways has two
@@ -35,15 +71,10 @@ type Grant struct {
 	Rules       []policy.HTTPRule
 	// Broad says why the credential reaches further than it should, and was accepted; empty for one that doesn't.
 	Broad string
+	// Repositories are those that the token was granted for, or, of a secret that was there before, what it is held to.
+	Repositories []event.CredentialRepository
 	// Value is the secret, as it is now.
 	Value func(context.Context) (secret.Value, error)
-}
-
-// source obtains the secrets of one kind of origin.
-type source interface {
-	// open checks that there is a secret, and returns the function that Grant.Value is. Its errors are for people: they
-	// say what is missing, and a mendError how to get it.
-	open(ctx context.Context, c policy.Credential) (func(context.Context) (secret.Value, error), error)
 }
 
 // mendError is an error with a hint.
@@ -55,35 +86,62 @@ func refuse(hint, format string, args ...any) error {
 	return &mendError{fmt.Sprintf(format, args...), hint}
 }
 
-func sources(cfg Config) map[string]source {
-	return map[string]source{"env": environment{cfg.LookupEnv}}
+// open finds the issuer of a credential. Its errors are for people: they say what is missing, and a mendError how to get it.
+func (cfg Config) open(ctx context.Context, c policy.Credential) (issuer, error) {
+	switch c.From.Kind {
+	case "github-app":
+		return cfg.openGitHubApp(c)
+	case "github-oidc":
+		return cfg.openGitHubOIDC(c)
+	case "exec":
+		if cfg.Dry {
+			return sample(c), nil
+		}
+		value, err := cfg.command(ctx, c.From.Argument)
+		return fixed{value}, err
+	}
+	value, err := cfg.static(c.From)
+	return fixed{value}, err
 }
 
 // Features are the sources that there are, with their deliveries.
 func Features() []policy.CredentialFeature {
-	return []policy.CredentialFeature{{Kind: "env", Deliver: policy.DeliverInject}}
+	var all []policy.CredentialFeature
+	for _, kind := range []string{"env", "file", "exec", "github-app", "github-oidc"} {
+		all = append(all, policy.CredentialFeature{Kind: kind, Deliver: policy.DeliverInject})
+	}
+	return all
 }
 
-// Resolve obtains every credential. The error is a [policy.Problems] with all that is wrong; then there are no grants.
-func Resolve(ctx context.Context, all []policy.Credential, cfg Config) ([]Grant, error) {
-	var grants []Grant
+// Resolve obtains every credential. The error is a [policy.Problems] with all that is wrong; then there are none, and what was issued is
+// revoked. Close must be called.
+func Resolve(ctx context.Context, all []policy.Credential, cfg Config) (*Set, error) {
+	if cfg.Emit == nil {
+		cfg.Emit = func(event.Event) {}
+	}
+	set := &Set{}
 	var problems policy.Problems
-	from := sources(cfg)
 	for _, c := range all {
-		more, err := resolve(ctx, c, from, cfg)
+		more, h, err := resolve(ctx, c, cfg)
+		if h != nil {
+			set.held = append(set.held, h)
+		}
 		if err == nil {
-			err = distinct(grants, more)
+			err = distinct(set.Grants, more)
 		}
 		if err != nil {
 			problems = append(problems, problem(c, err))
 			continue
 		}
-		grants = append(grants, more...)
+		set.Grants = append(set.Grants, more...)
 	}
 	if len(problems) > 0 {
+		if err := set.Close(ctx); err != nil {
+			problems = append(problems, policy.Problem{Path: "credentials", Message: err.Error()})
+		}
 		return nil, problems
 	}
-	return grants, nil
+	return set, nil
 }
 
 func problem(c policy.Credential, err error) policy.Problem {
@@ -94,35 +152,73 @@ func problem(c policy.Credential, err error) policy.Problem {
 	return p
 }
 
-func resolve(ctx context.Context, c policy.Credential, from map[string]source, cfg Config) ([]Grant, error) {
+func resolve(ctx context.Context, c policy.Credential, cfg Config) ([]Grant, *held, error) {
 	if !slices.Contains(Features(), policy.CredentialFeature{Kind: c.From.Kind, Deliver: c.Deliver}) {
-		return nil, refuse("", "this version can't deliver credentials from %s as %s", c.From.Kind, c.Deliver)
+		return nil, nil, refuse("", "this version can't deliver credentials from %s as %s", c.From.Kind, c.Deliver)
 	}
 	service, known := policy.LookupService(c.Name)
 	if !known && len(c.Hosts) == 0 {
-		return nil, refuse("add `host:`, or call it "+strings.Join(policy.Services(), ", "), "nobody knows which host it is for")
+		return nil, nil, refuse("add `host:`, or call it "+strings.Join(policy.Services(), ", "), "nobody knows which host it is for")
 	}
-	value, err := from[c.From.Kind].open(ctx, c)
+	c, err := cfg.named(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	from, err := cfg.open(ctx, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cfg.Dry && isGitHub(c) {
+		from = sample(c)
+	}
+	h := &held{name: c.Name, issuer: from, now: cfg.now(), emit: cfg.Emit, keep: cfg.Keeper}
+	if err := h.begin(ctx); err != nil {
+		return nil, nil, err
+	}
+	grants, err := h.grants(c, service, cfg)
+	return grants, h, err
+}
+
+// named puts the project's repository in the place of `self`.
+func (cfg Config) named(c policy.Credential) (policy.Credential, error) {
+	c.Repositories = slices.Clone(c.Repositories)
+	for i, name := range c.Repositories {
+		if name != "self" {
+			continue
+		}
+		if cfg.Self == "" {
+			return c, refuse("write owner/name", "`self` stands for the project's repository, and the project has no remote on GitHub")
+		}
+		c.Repositories[i] = cfg.Self
+	}
+	return c, nil
+}
+
+// grants says where the credential goes.
+func (h *held) grants(c policy.Credential, service policy.Service, cfg Config) ([]Grant, error) {
+	now := h.current.value.Reveal()
+	placeholder, err := newPlaceholder(now)
 	if err != nil {
 		return nil, err
 	}
-	now, err := value(ctx)
+	broad, err := reach(c, now, cfg.CI)
 	if err != nil {
 		return nil, err
 	}
-	placeholder, err := newPlaceholder(now.Reveal())
-	if err != nil {
+	base := Grant{Name: c.Name, Placeholder: placeholder, Env: variables(c, service), Rules: c.Rules, Broad: broad, Value: h.value}
+	if h.current.granted != nil {
+		base.Repositories = h.current.granted.Repositories
+	} else {
+		for _, name := range c.Repositories {
+			base.Repositories = append(base.Repositories, event.CredentialRepository{Name: name})
+		}
+	}
+	if err := notInside(cfg, base.Env, now); err != nil {
 		return nil, err
 	}
-	broad, err := reach(c, now.Reveal(), cfg.CI)
-	if err != nil {
-		return nil, err
-	}
-	base := Grant{Name: c.Name, Placeholder: placeholder, Env: variables(c, service), Rules: c.Rules, Broad: broad, Value: value}
-	if err := notInside(cfg, base.Env, now.Reveal()); err != nil {
-		return nil, err
-	}
-	return attach(base, c, service), nil
+	grants := attach(base, c, service)
+	h.issued = issuedBy(c, grants)
+	return grants, nil
 }
 
 // variables are the names that have the placeholder: the policy's choice, what the service's clients look for, or the

@@ -65,12 +65,13 @@ func TestResolve(t *testing.T) {
 		},
 	} {
 		p, cfg := load(t, "credentials:\n  "+tt.credential+"\n", env)
-		grants, err := Resolve(t.Context(), p.Credentials, cfg)
+		set, err := Resolve(t.Context(), p.Credentials, cfg)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
 		var got []string
+		grants := set.Grants
 		for _, g := range grants {
 			got = append(got, fmt.Sprint(g.Name, " ", g.Env, " ", g.Hosts, " ", g.Header, " ", g.Scheme, " ", g.Username, " ", g.Rules))
 			v, err := g.Value(t.Context())
@@ -104,7 +105,7 @@ func TestResolveRefuses(t *testing.T) {
 		"a fine-grained one": {
 			"credentials:\n  github: {from: 'env:FINE'}", "a token that starts with github_pat_ is refused",
 		},
-		"another source":   {"credentials:\n  anthropic: {from: 'exec:secret-tool'}", "this version can't deliver credentials from exec as inject"},
+		"another source":   {"credentials:\n  anthropic: {from: 'vault:secret/data/x#key'}", "this version can't deliver credentials from vault as inject"},
 		"another delivery": {"credentials:\n  anthropic: {from: 'env:KEY', deliver: env, env: KEY}", "this version can't deliver credentials from env as env"},
 		"the variable itself": {
 			"env: [KEY]\ncredentials:\n  anthropic: {from: 'env:KEY'}", "the variable KEY would take the secret itself inside (remove it from `env`)",
@@ -128,10 +129,10 @@ func TestResolveRefuses(t *testing.T) {
 		},
 	} {
 		p, cfg := load(t, tt.body+"\n", env)
-		grants, err := Resolve(t.Context(), p.Credentials, cfg)
+		set, err := Resolve(t.Context(), p.Credentials, cfg)
 		var problems policy.Problems
-		if !errors.As(err, &problems) || len(grants) > 0 || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %d grants, %v; want %q", name, len(grants), err, tt.want)
+		if !errors.As(err, &problems) || set != nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, %v; want %q", name, set, err, tt.want)
 		}
 		if err != nil && slices.ContainsFunc([]string{modelKey, pat, env["OTHER"]}, func(s string) bool { return strings.Contains(err.Error(), s) }) {
 			t.Errorf("%s: the error tells the secret: %v", name, err)
@@ -153,13 +154,13 @@ func TestResolveReportsAll(t *testing.T) {
 func TestResolveBroad(t *testing.T) {
 	body := "credentials:\n  github: {from: 'env:PAT', allow-broad: a fork that has no app}\n"
 	p, cfg := load(t, body, map[string]string{"PAT": pat})
-	grants, err := Resolve(t.Context(), p.Credentials, cfg)
+	set, err := Resolve(t.Context(), p.Credentials, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"ghp_", everyRepository, "a fork that has no app"} {
-		if !strings.Contains(grants[0].Broad, want) {
-			t.Errorf("the record has no %q: %s", want, grants[0].Broad)
+		if !strings.Contains(set.Grants[0].Broad, want) {
+			t.Errorf("the record has no %q: %s", want, set.Grants[0].Broad)
 		}
 	}
 	cfg.CI = true
@@ -170,11 +171,11 @@ func TestResolveBroad(t *testing.T) {
 
 // TestResolveNothing: without credentials nothing is looked up.
 func TestResolveNothing(t *testing.T) {
-	grants, err := Resolve(t.Context(), nil, Config{LookupEnv: func(name string) (string, bool) {
+	set, err := Resolve(t.Context(), nil, Config{LookupEnv: func(name string) (string, bool) {
 		t.Errorf("%s is looked up", name)
 		return "", false
 	}})
-	if err != nil || len(grants) > 0 {
-		t.Errorf("%d grants, %v", len(grants), err)
+	if err != nil || len(set.Grants) > 0 {
+		t.Errorf("%v, %v", set, err)
 	}
 }

@@ -1,0 +1,3 @@
+package credential
+
+const nonblock = 0
