@@ -5,6 +5,8 @@
 # The digest is the one of the multi-platform index. To move on: pull the newest dated tag,
 # `docker image inspect --format '{{.RepoDigests}}' debian:trixie-DATE-slim`, write both here.
 ARG BASE=debian:trixie-20261005-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
+# What agent-sandbox itself is built with; only the last stage, the GitHub Action, needs it.
+ARG GO=golang:1.26-trixie
 FROM ${BASE} AS agent
 
 # Debian's archive as it was at this moment, such as 20261005T000000Z; empty means as it is now.
@@ -59,3 +61,24 @@ LABEL org.opencontainers.image.title="agent-sandbox" \
       org.opencontainers.image.source="https://github.com/org/agent-sandbox" \
       org.opencontainers.image.documentation="https://github.com/org/agent-sandbox#readme" \
       org.opencontainers.image.licenses="Apache-2.0"
+
+# The program, from this repository, for the stage below.
+FROM ${GO} AS build
+WORKDIR /src
+COPY . .
+ARG VERSION=unknown
+RUN VERSION="$VERSION" .github/scripts/build
+
+# The GitHub Action (action.yml). It starts the agent's container beside its own, through the engine's socket, so it is root, as actions are.
+# git makes the commits of `apply: commit` and reads the base of a pull request.
+FROM ${BASE} AS action
+RUN set -eu; \
+    export DEBIAN_FRONTEND=noninteractive; \
+    apt-get -o APT::Update::Error-Mode=any update; \
+    apt-get install -y --no-install-recommends ca-certificates git; \
+    apt-get clean; \
+    rm -rf /var/lib/apt/lists/* /var/log/*; \
+    printf '#!/bin/sh\nexec agent-sandbox action --post\n' >/usr/local/bin/agent-sandbox-post; \
+    chmod 755 /usr/local/bin/agent-sandbox-post
+COPY --from=build /src/bin/agent-sandbox /usr/local/bin/agent-sandbox
+ENTRYPOINT ["agent-sandbox", "action"]

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner"
+	"github.com/org/agent-sandbox/runner/actions"
+	"github.com/org/agent-sandbox/runner/engine"
+	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/image"
+	"github.com/org/agent-sandbox/runner/secret"
+)
+
+func (a *app) actionCommand() *cobra.Command {
+	var post bool
+	var eventFile string
+	given := map[string]*string{}
+	c := &cobra.Command{
+		Use:   "action",
+		Short: "Run a task as a step of a GitHub Actions workflow",
+		Long: `action is what "uses: org/agent-sandbox" runs, in a container of its own beside the agent's. Its
+inputs come from the INPUT_* variables of a step. Flags of the same names go before them, and --event names
+the payload of an event: with these the step can be tried outside of a workflow.`,
+		Example: `  agent-sandbox action --command "npm test" --event pull_request.json`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if post {
+				return a.actionPost(cmd.Context())
+			}
+			values := actions.InputsFromEnv(os.Environ())
+			for name, value := range given {
+				if cmd.Flags().Changed(name) {
+					values[name] = *value
+				}
+			}
+			return a.action(cmd.Context(), values, eventFile)
+		},
+	}
+	c.Flags().BoolVar(&post, "post", false, "what comes after the job: remove what a killed step left in the engine")
+	c.Flags().StringVar(&eventFile, "event", "", "payload of the event, as JSON in a `FILE`")
+	for _, in := range actions.InputTable() {
+		given[in.Name] = c.Flags().String(in.Name, "", "the input "+in.Name)
+	}
+	return c
+}
+
+// step is one step of a workflow.
+type step struct {
+	app    *app
+	job    *actions.Job
+	in     actions.Inputs
+	log    *actions.Log
+	report actions.Report
+	temp   string // a directory for this process alone
+}
+
+// action is the step. What goes wrong is told as an annotation, in the log that the runner reads.
+func (a *app) action(ctx context.Context, values map[string]string, eventFile string) error {
+	s := &step{app: a, log: actions.NewLog(a.stdout)}
+	err := s.run(ctx, values, eventFile)
+	s.log.EndGroup()
+	s.log.Resume()
+	if err == nil {
+		return s.log.Err()
+	}
+	if text := err.Error(); text != "" {
+		s.log.Annotate(actions.Annotation{Level: actions.Error, Title: "agent-sandbox", Text: withHint(text, err)})
+	}
+	return &statusError{code: exitError}
+}
+
+func (s *step) run(ctx context.Context, values map[string]string, eventFile string) (err error) {
+	if s.job, err = actions.FromEnv(s.app.lookupEnv); err != nil {
+		return err
+	}
+	if eventFile != "" {
+		if err := s.job.ReadEvent(eventFile); err != nil {
+			return err
+		}
+	}
+	for _, v := range s.job.Secrets() {
+		s.log.Mask(v)
+	}
+	if s.in, err = actions.ParseInputs(values); err != nil {
+		return err
+	}
+	if s.in.Version != "" && s.in.Version != version {
+		return fmt.Errorf("the workflow wants version %s of agent-sandbox, and this is %s", s.in.Version, version)
+	}
+	if s.temp, err = os.MkdirTemp("", "agent-sandbox-action-*"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(s.temp)) }()
+	s.log.Group("Preparing the sandbox")
+	cfg, err := s.config(ctx)
+	if err != nil {
+		return err
+	}
+	defer cfg.Store.Close()
+	if s.in.DryRun {
+		return s.dryRun(ctx, cfg)
+	}
+	cfg.Stdout, cfg.Stderr = s.log.Agent(), s.log.Agent()
+	cfg.Handlers = append(cfg.Handlers, &stepEvents{step: s})
+	result, runErr := runner.Run(ctx, cfg)
+	s.log.Resume()
+	s.log.EndGroup()
+	s.log.Group("Result")
+	for line := range strings.Lines(result.Summary.Report(false)) {
+		s.log.Printf("%s", strings.TrimSuffix(line, "\n"))
+	}
+	return s.finish(ctx, cfg, result, runErr)
+}
+
+// config is what the inputs and the job say about the run.
+func (s *step) config(ctx context.Context) (runner.Config, error) {
+	a := *s.app
+	a.stdin = nil
+	lookup := s.app.lookupEnv
+	a.lookupEnv = func(name string) (string, bool) {
+		switch name {
+		case "CI": // whatever the workflow made of it
+			return "true", true
+		case "XDG_STATE_HOME":
+			return filepath.Join(s.temp, "state"), true
+		}
+		return lookup(name)
+	}
+	project, dir, err := s.project()
+	if err != nil {
+		return runner.Config{}, err
+	}
+	if err := actions.CheckCheckout(project); err != nil {
+		return runner.Config{}, err
+	}
+	f := runFlags{
+		workspace: project, image: s.in.Image, agent: s.in.Agent, timeout: s.in.Timeout, ceiling: s.under(s.in.Ceiling),
+		command: s.in.Command != "", locked: s.in.Image == "",
+	}
+	if f.policy, err = s.policyFile(ctx, project); err != nil {
+		return runner.Config{}, err
+	}
+	args, err := s.arguments()
+	if err != nil {
+		return runner.Config{}, err
+	}
+	cfg, err := a.runConfig(ctx, f, args)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Subdir, cfg.Stdin, cfg.Policy = dir, stdinOf(f, cfg.Stdin), orCopy(cfg.Policy)
+	err = s.allowed(cfg.Policy)
+	if err == nil {
+		err = s.pull(ctx, cfg)
+	}
+	if err != nil {
+		return cfg, errors.Join(err, cfg.Store.Close())
+	}
+	return cfg, nil
+}
+
+// orCopy takes a copy of the project where an overlay can't be had: in a container the project is not where the engine has it. That is
+// recorded as lowered; what the agent changes still does not reach the files.
+func orCopy(p *policy.Policy) *policy.Policy {
+	if p.Workspace.Mode != policy.ModeOverlay {
+		return p
+	}
+	auto := *p
+	auto.Workspace.Mode = policy.ModeAuto
+	return &auto
+}
+
+// stdinOf keeps a command from the step's own standard input, which is nobody's. An agent may get its task there.
+func stdinOf(f runFlags, task io.Reader) io.Reader {
+	if f.command {
+		return nil
+	}
+	return task
+}
+
+// under is the path of an input that names a file of the workspace.
+func (s *step) under(name string) string {
+	if name == "" {
+		return ""
+	}
+	return filepath.Join(s.job.Workspace, filepath.FromSlash(name))
+}
+
+// project finds the repository that the step works on, and the directory in it.
+func (s *step) project() (project, dir string, err error) {
+	if s.job.Workspace == "" {
+		if s.job.Workspace, err = os.Getwd(); err != nil {
+			return "", "", err
+		}
+	}
+	here := s.under(s.in.Directory)
+	if here == "" {
+		here = s.job.Workspace
+	}
+	if st, err := os.Stat(here); err != nil || !st.IsDir() {
+		return "", "", fmt.Errorf("there is no directory %s\nhint: check the repository out first, with actions/checkout", here)
+	}
+	project = here
+	for at := here; ; at = filepath.Dir(at) {
+		if exists(filepath.Join(at, policyFile)) || exists(filepath.Join(at, ".git")) {
+			project = at
+			break
+		}
+		if at == s.job.Workspace || at == filepath.Dir(at) {
+			break
+		}
+	}
+	rel, err := filepath.Rel(project, here)
+	if rel == "." {
+		rel = ""
+	}
+	return project, filepath.ToSlash(rel), err
+}
+
+// policyFile is the file that governs the run; empty for the project's own. That of a pull request comes from its base, with the lock, as
+// copies: whoever wrote the pull request has no say in what it may do.
+func (s *step) policyFile(ctx context.Context, project string) (string, error) {
+	commit, err := s.job.PolicyCommit()
+	if err != nil {
+		return "", fmt.Errorf("the policy of a pull request is that of its base: %w", err)
+	}
+	if commit == "" {
+		return s.under(s.in.Policy), nil
+	}
+	top, name := project, policyFile
+	if s.in.Policy != "" {
+		top, name = s.job.Workspace, s.in.Policy
+	}
+	copied := filepath.Join(s.temp, policyFile)
+	src, err := actions.ReadCommitted(ctx, top, commit, name)
+	switch {
+	case errors.Is(err, actions.ErrNotInCommit) && s.in.Policy == "":
+		src = []byte("version: 1\n") // the base has none: the default
+	case err != nil:
+		return "", fmt.Errorf("the policy of a pull request is that of its base: %w\nhint: the checkout must have that commit: set `fetch-depth: 0` under `with:` of actions/checkout", err)
+	}
+	lock, err := actions.ReadCommitted(ctx, top, commit, path.Join(path.Dir(name), image.LockFile))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(s.temp, image.LockFile), lock, 0o600)
+	}
+	if err != nil && !errors.Is(err, actions.ErrNotInCommit) {
+		return "", fmt.Errorf("the lock of a pull request is that of its base: %w", err)
+	}
+	s.log.Printf("the policy is that of the base, commit %s", commit)
+	return copied, os.WriteFile(copied, src, 0o600)
+}
+
+// arguments are those of `run`.
+func (s *step) arguments() ([]string, error) {
+	switch {
+	case s.in.Command != "":
+		return []string{"bash", "-euo", "pipefail", "-c", s.in.Command}, nil
+	case s.in.PromptFile != "":
+		root, err := os.OpenRoot(s.job.Workspace)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		f, err := root.Open(s.in.PromptFile)
+		if err != nil {
+			return nil, fmt.Errorf("prompt-file: %w", err)
+		}
+		defer f.Close()
+		b, err := io.ReadAll(io.LimitReader(f, maxTask+1))
+		return []string{string(b)}, err
+	}
+	return []string{s.in.Task}, nil
+}
+
+// allowed refuses a policy that hands the job's own secrets inside, and credentials where the files may be a stranger's.
+func (s *step) allowed(p *policy.Policy) error {
+	for _, v := range p.Env {
+		if actions.IsPrivate(v.Name) && v.FromHost {
+			return fmt.Errorf("the policy gives the variable %s of the job to the agent: it is for the step alone\nhint: remove it from `env:`", v.Name)
+		}
+	}
+	for _, c := range p.Credentials {
+		if c.From.Kind == "env" && actions.IsPrivate(c.From.Argument) {
+			return fmt.Errorf("the credential %s is the variable %s of the job, which is for the step alone", c.Name, c.From.Argument)
+		}
+		if c.From.Kind == "env" {
+			value, _ := s.app.lookupEnv(c.From.Argument)
+			s.log.Mask(secret.New(value))
+		}
+	}
+	if who := s.job.Foreign(); who != "" && len(p.Credentials) > 0 {
+		return fmt.Errorf("the files of this job may be a stranger's (%s), and the policy has credentials\n"+
+			"hint: run it for such a pull request with `policy:` naming a file without credentials", who)
+	}
+	return nil
+}
+
+// pull has the engine get the image, which a fresh machine does not have. The run compares it with the lock.
+func (s *step) pull(ctx context.Context, cfg runner.Config) (err error) {
+	if s.in.DryRun {
+		return nil
+	}
+	e, err := engine.Connect(ctx, cfg.Engine)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	if _, err = e.Image(ctx, cfg.Image); !errors.Is(err, engine.ErrNoImage) {
+		return err
+	}
+	s.log.Printf("pulling %s", cfg.Image)
+	return e.Pull(ctx, cfg.Image, func(string) {})
+}
+
+func (s *step) dryRun(ctx context.Context, cfg runner.Config) error {
+	plan, err := runner.DryRun(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	if err := printPlan(&b, plan); err != nil {
+		return err
+	}
+	for line := range strings.Lines(b.String()) {
+		s.log.Printf("%s", strings.TrimSuffix(line, "\n"))
+	}
+	return nil
+}
+
+// stepEvents shows a run in the log, and notes its id for the step that comes after the job.
+type stepEvents struct{ step *step }
+
+// Handle implements event.Handler.
+func (e *stepEvents) Handle(env event.Envelope) error {
+	s := e.step
+	switch data := env.Data.(type) {
+	case event.RunStarted:
+		if s.job.Files.State != "" {
+			return actions.WriteOutputs(s.job.Files.State, []actions.Output{{Name: "run", Value: env.Run}})
+		}
+	case event.AgentStarted:
+		s.log.Group("The agent's output")
+	case event.Lowered:
+		s.log.Printf("lowered: %s: %s", data.What, data.Why)
+	case event.Warning:
+		s.log.Printf("warning: %s", data.Message)
+	}
+	return nil
+}

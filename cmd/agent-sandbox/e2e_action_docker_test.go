@@ -1,0 +1,245 @@
+//go:build docker
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The tests of the action run workflows with the real act on the real engine, in the image that the Dockerfile makes.
+
+// actTimeout bounds one workflow.
+const actTimeout = 3 * time.Minute
+
+// script runs one of .github/scripts and returns the last line of what it prints.
+func script(name string) (string, error) {
+	cmd := exec.Command(filepath.Join("..", "..", ".github", "scripts", name))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+var (
+	actProgram  = sync.OnceValues(func() (string, error) { return script("act") })
+	actionImage = sync.OnceValues(func() (string, error) { return script("action-image") })
+)
+
+// workflow is a project with a workflow that uses the action.
+type workflow struct {
+	t   *testing.T
+	dir string
+}
+
+const workflowHead = `on: [push, pull_request]
+jobs:
+  test:
+    runs-on: ubuntu-latest
+    steps:
+      - uses: actions/checkout@v4
+        with: {persist-credentials: false}
+`
+
+// newWorkflow makes the project; steps follow the checkout.
+func newWorkflow(t *testing.T, steps string, files map[string]string) *workflow {
+	t.Helper()
+	if os.Getenv("DOCKER_HOST") != "" {
+		t.Skip("the image of the action is in the machine's own engine alone")
+	}
+	image, err := actionImage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	action, err := os.ReadFile("../../action.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &workflow{t: t, dir: t.TempDir()}
+	w.write(".action/action.yml", strings.Replace(string(action), "image: Dockerfile", "image: docker://"+image, 1))
+	// act names its containers after the workflow.
+	w.write(".github/workflows/test.yml", "name: test-"+strings.ToLower(rand.Text())+"\n"+workflowHead+steps)
+	w.write(policyFile, "version: 1\n")
+	w.write("file.txt", "old\n")
+	for name, text := range files {
+		w.write(name, text)
+	}
+	w.git("init", "-q", "-b", "main")
+	w.commit()
+	return w
+}
+
+func (w *workflow) write(name, text string) {
+	w.t.Helper()
+	name = filepath.Join(w.dir, name)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *workflow) git(args ...string) string {
+	w.t.Helper()
+	cmd := exec.Command("git", append([]string{"-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "core.hooksPath=/dev/null"}, args...)...)
+	cmd.Dir = w.dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("git %q: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func (w *workflow) commit() {
+	w.t.Helper()
+	w.git("add", "-A")
+	w.git("commit", "-q", "-m", "state")
+}
+
+// act runs the workflow, and returns its log and whether the job succeeded.
+func (w *workflow) act(args ...string) (string, bool) {
+	w.t.Helper()
+	program, err := actProgram()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(w.t.Context(), actTimeout)
+	defer cancel()
+	all := append([]string{"--rm", "-P", "ubuntu-latest=agent-sandbox-base:trixie", "--pull=false"}, args...)
+	cmd := exec.CommandContext(ctx, program, all...)
+	cmd.Dir = w.dir
+	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+w.t.TempDir(), "XDG_CACHE_HOME="+w.t.TempDir())
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		w.t.Fatalf("act did not end\n%s", out)
+	}
+	return string(out), err == nil
+}
+
+func wantLog(t *testing.T, log string, want ...string) {
+	t.Helper()
+	for _, s := range want {
+		if !strings.Contains(log, s) {
+			t.Errorf("the log lacks %q\n%s", s, log)
+		}
+	}
+}
+
+// A step runs a command, forges what it can on the way, and a later step sees the outputs that are true.
+func TestActionRunsUnderAct(t *testing.T) {
+	for _, mode := range [][]string{nil, {"--bind"}} {
+		w := newWorkflow(t, `      - uses: ./.action
+        id: agent
+        env: {SECRET_OF_STEP: canary-4711}
+        with:
+          image: `+testImage()+`
+          apply: workspace
+          command: |
+            echo new >file.txt
+            echo "::set-output name=outcome::forged"
+            echo "::error::forged annotation"
+            echo "##[set-output name=exit-code;]forged"
+            env | grep -c -e ACTIONS_ -e GITHUB_ -e INPUT_ -e canary-4711 || true
+            curl -sS --max-time 5 https://example.org || echo "as it should be"
+      - run: |
+          echo "outcome=${{ steps.agent.outputs.outcome }} code=${{ steps.agent.outputs.exit-code }} changed=${{ steps.agent.outputs.changed-files }} refused=${{ steps.agent.outputs.refused-connections }}"
+          cat file.txt
+          head -n 1 "${{ steps.agent.outputs.patch }}"
+`, nil)
+		log, ok := w.act(append([]string{"push"}, mode...)...)
+		if !ok {
+			t.Fatalf("%q: the job failed\n%s", mode, log)
+		}
+		wantLog(t, log, "outcome=success code=0 changed=1 refused=2", "diff --git a/file.txt b/file.txt", "as it should be")
+		if strings.Contains(log, "outcome=forged") {
+			t.Errorf("%q: the agent forged an output\n%s", mode, log)
+		}
+	}
+}
+
+func TestActionFailsAsConfigured(t *testing.T) {
+	step := func(with string) string {
+		return "      - uses: ./.action\n        with: {image: \"" + testImage() + "\", " + with + "}\n"
+	}
+	for _, tt := range []struct {
+		with string
+		ok   bool
+		log  string
+	}{
+		{`command: "exit 3"`, false, "exit status 3"},
+		{`command: "exit 3", fail-on: never`, true, "exit 3"},
+		{`command: "curl -s --max-time 5 https://example.org || true", fail-on: "error, refusal"`, false, "fail-on: refusal"},
+		{`command: "true", apply: sideways`, false, "is none of none, workspace, commit"},
+	} {
+		w := newWorkflow(t, step(tt.with), nil)
+		log, ok := w.act("push")
+		if ok != tt.ok {
+			t.Errorf("with %s: succeeded: %v, want %v\n%s", tt.with, ok, tt.ok, log)
+		}
+		wantLog(t, log, tt.log)
+	}
+}
+
+// A pull request that edits the policy is governed by the one of its base.
+func TestActionPolicyIsOfTheBase(t *testing.T) {
+	w := newWorkflow(t, `      - uses: ./.action
+        with:
+          image: `+testImage()+`
+          command: test -z "${WIDENED:-}" && echo "governed by the base"
+`, nil)
+	base := w.git("rev-parse", "HEAD")
+	w.write(policyFile, "version: 1\nenv: [\"WIDENED=yes\"]\n")
+	w.commit()
+	event := filepath.Join(t.TempDir(), "event.json")
+	payload := `{"pull_request": {"number": 1, "base": {"ref": "main", "sha": "` + base + `", "repo": {"id": 1}}, "head": {"ref": "x", "sha": "` + base + `", "repo": {"id": 1}}}}`
+	if err := os.WriteFile(event, []byte(payload), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	log, ok := w.act("pull_request", "-e", event)
+	if !ok {
+		t.Fatalf("the job failed\n%s", log)
+	}
+	wantLog(t, log, "governed by the base", "the policy is that of the base, commit "+base)
+	// The positive control: without a pull request the file that is there counts.
+	if log, ok := w.act("push"); ok {
+		t.Errorf("the edited policy is not in force for a push\n%s", log)
+	}
+}
+
+func TestActionCommits(t *testing.T) {
+	w := newWorkflow(t, `      - uses: ./.action
+        id: agent
+        with: {image: "`+testImage()+`", command: "echo new >file.txt", apply: commit, branch: agent/fix}
+`, nil)
+	log, ok := w.act("push", "--bind")
+	if !ok {
+		t.Fatalf("the job failed\n%s", log)
+	}
+	if got := w.git("show", "agent/fix:file.txt"); got != "new" {
+		t.Errorf("the branch has %q\n%s", got, log)
+	}
+	if got := w.git("log", "-1", "--format=%an%n%b", "agent/fix"); !strings.Contains(got, "agent-sandbox") || !strings.Contains(got, "Agent-Sandbox-Run: ") {
+		t.Errorf("the commit says %q", got)
+	}
+}
+
+func TestActionRefusesStoredCredential(t *testing.T) {
+	w := newWorkflow(t, `      - run: |
+          printf '[http "https://github.com/"]\n\textraheader = AUTHORIZATION: basic c2VjcmV0\n' >>.git/config
+      - uses: ./.action
+        with: {image: "`+testImage()+`", command: "cat .git/config"}
+`, nil)
+	log, ok := w.act("push")
+	if ok || strings.Contains(log, "c2VjcmV0") && strings.Contains(log, "The agent's output") {
+		t.Errorf("the task ran beside a stored credential\n%s", log)
+	}
+	wantLog(t, log, "persist-credentials: false")
+}

@@ -1,0 +1,244 @@
+package actions
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/secret"
+)
+
+func TestParseInputs(t *testing.T) {
+	for _, tt := range []struct {
+		in   map[string]string
+		want []string // nil: it is fine
+	}{
+		{map[string]string{"task": "mend it", "apply": ""}, nil},
+		{map[string]string{"command": "make", "fail-on": "error, refusal", "timeout": "20m"}, nil},
+		{map[string]string{}, []string{"task, prompt-file, command"}},
+		{map[string]string{"task": "a", "comand": "b"}, []string{"comand: there is no such input"}},
+		{map[string]string{"task": "a", "command": "b", "agent": "claude"}, []string{"command and agent", "command and a task"}},
+		{map[string]string{"task": "a", "apply": "push"}, []string{`"push" is none of`}},
+		{map[string]string{"task": "a", "branch": "x"}, []string{"branch: it is for apply: commit"}},
+		{map[string]string{"task": "a", "policy": "../x"}, []string{"not a path below the workspace"}},
+		{map[string]string{"task": "a", "dry-run": "yes"}, []string{"neither true nor false"}},
+		{map[string]string{"task": "a", "fail-on": "never,error", "timeout": "-1s"}, []string{"never goes with nothing", "not a time"}},
+	} {
+		_, err := ParseInputs(tt.in)
+		var wrong *InputError
+		if errors.As(err, &wrong) != (tt.want != nil) {
+			t.Errorf("ParseInputs(%v) = %v", tt.in, err)
+			continue
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("ParseInputs(%v) = %v, want %q in it", tt.in, err, want)
+			}
+		}
+	}
+}
+
+// action.yml and the program know the same inputs, with the same defaults.
+func TestInputsAreThoseOfTheAction(t *testing.T) {
+	b, err := os.ReadFile("../../action.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(b), "\ninputs:\n")
+	text, _, _ = strings.Cut(text, "\noutputs:\n")
+	got := map[string]string{}
+	name := ""
+	for line := range strings.Lines(text) {
+		if m := regexp.MustCompile(`^  ([a-z-]+):\n$`).FindStringSubmatch(line); m != nil {
+			name = m[1]
+			got[name] = ""
+		}
+		if m := regexp.MustCompile(`^    default: "?([^"\n]*)"?\n$`).FindStringSubmatch(line); m != nil {
+			got[name] = m[1]
+		}
+	}
+	want := map[string]string{}
+	for _, in := range InputTable() {
+		want[in.Name] = in.Default
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("action.yml differs from the table of inputs (-table +file):\n%s", diff)
+	}
+}
+
+// runnerOf reads a log as the runner does: the commands that it would carry out.
+func runnerOf(log string) (commands []string) {
+	stopped := ""
+	for line := range strings.Lines(log) {
+		line = strings.TrimSpace(line)
+		name, ok := strings.CutPrefix(line, "::")
+		switch {
+		case stopped != "" && line == "::"+stopped+"::":
+			stopped = ""
+		case stopped != "":
+		case strings.HasPrefix(name, "stop-commands::") && ok:
+			stopped = strings.TrimPrefix(name, "stop-commands::")
+		case ok, strings.Contains(line, "##["):
+			commands = append(commands, line)
+		}
+	}
+	return commands
+}
+
+func TestAgentCanNotCommandTheRunner(t *testing.T) {
+	var b bytes.Buffer
+	l := NewLog(&b)
+	l.Group("first")
+	attacks := []string{"::set-output name=a::b\n", "x ##[error]y\n", "::stop-commands::mine\n::mine::\n", "no end of line", "\r::error::e\r\n", "::endgroup::\n"}
+	for _, a := range attacks {
+		fmt.Fprint(l.Agent(), a)
+		l.Printf("%s", "::error::from a name") // ours, in between
+		l.Printf("%s", "name ##[error]x")
+	}
+	l.EndGroup()
+	if diff := cmp.Diff([]string{"::group::first", "::endgroup::"}, runnerOf(b.String())); diff != "" {
+		t.Errorf("the runner would carry out (-want +got):\n%s\n%s", diff, b.String())
+	}
+	// The positive control: without the quoting they are commands.
+	if got := runnerOf(strings.Join(attacks, "")); len(got) == 0 {
+		t.Error("none of the attacks is a command at all")
+	}
+}
+
+func TestAgentOutputIsShowable(t *testing.T) {
+	var b bytes.Buffer
+	fmt.Fprint(NewLog(&b).Agent(), "a\x1b[31mred\x1b[0m\x1b[2J\x1b]0;title\x07b\rc\u009bd\n")
+	want := "a\x1b[31mred\x1b[0m\\x1b[2J\\x1b]0;title\\x07b\\x0dc\\u009bd\n"
+	if _, got, _ := strings.Cut(b.String(), "\n"); got != want {
+		t.Errorf("shown as %q, want %q", got, want)
+	}
+}
+
+func TestAnnotationIsOneCommand(t *testing.T) {
+	var b bytes.Buffer
+	l := NewLog(&b)
+	l.Annotate(Annotation{Level: Warning, Title: "a,file=x::\n::error::y", Text: "text\n::error::z", File: "n\n::error::q", Line: 3})
+	l.Mask(secret.New("first-secret\nsecond-secret"))
+	got := runnerOf(b.String())
+	if len(got) != 4 || !strings.HasPrefix(got[0], "::warning ") || got[1] != "::add-mask::first-secret%0Asecond-secret" || got[3] != "::add-mask::second-secret" {
+		t.Errorf("commands %q", got)
+	}
+}
+
+// readOutputs is what the runner does with GITHUB_OUTPUT.
+func readOutputs(t *testing.T, file string) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+	for i := 0; i < len(lines); i++ {
+		name, delimiter, ok := strings.Cut(lines[i], "<<")
+		if !ok {
+			name, value, _ := strings.Cut(lines[i], "=")
+			got[name] = value
+			continue
+		}
+		var value []string
+		for i++; i < len(lines) && lines[i] != delimiter; i++ {
+			value = append(value, lines[i])
+		}
+		got[name] = strings.Join(value, "\n")
+	}
+	return got
+}
+
+func TestOutputsCanNotBeForged(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "output")
+	forged := "x\n_GitHubActionsFileCommandDelimeter_\noutcome=success\nghadelimiter_1\nadmin<<EOF\nyes\nEOF"
+	for range 2 { // the delimiters of the first are of no use for the second
+		err := WriteOutputs(file, []Output{{"branch", forged}, {"outcome", "failure"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := os.ReadFile(file)
+		forged += "\n" + string(b)
+	}
+	got := readOutputs(t, file)
+	if len(got) != 2 || got["outcome"] != "failure" {
+		t.Errorf("a later step reads %q", got)
+	}
+	if err := WriteOutputs(file, []Output{{"a\nb", "c"}}); err == nil {
+		t.Error("a name with an end of line was written")
+	}
+}
+
+func TestSummaryCarriesNoMarkup(t *testing.T) {
+	evil := "`<img src=x>` | [a](javascript:b) \n# head <script>@team"
+	r := Report{Summary: event.Summary{
+		Run: evil, Outcome: event.Outcome(evil), Reason: evil,
+		Refused:   []event.Refusal{{Proto: "tcp", Name: evil, Reason: evil}},
+		Protected: []event.ProtectedTouched{{Path: evil, Tier: evil, Reason: evil}},
+		Hosts:     []event.Host{{Host: evil}},
+	}, Applied: evil, Files: evil, Argv: evil}
+	// Outside of code spans nothing of it may be left.
+	outside := regexp.MustCompile("`[^`\n]*`").ReplaceAllString(r.Markdown(), "")
+	for _, bad := range []string{"<img", "<script", "](", "@team", "\n# head", "`"} {
+		if strings.Contains(outside, bad) {
+			t.Errorf("%q is outside of code:\n%s", bad, outside)
+		}
+	}
+}
+
+func TestReadCommitted(t *testing.T) {
+	dir := t.TempDir()
+	git := func(args ...string) string {
+		cmd := exec.CommandContext(context.Background(), "git", append([]string{"-c", "user.name=t", "-c", "user.email=t@example.org"}, args...)...)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %q: %v %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	git("init", "-q")
+	if err := os.MkdirAll(filepath.Join(dir, "ci"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ci", "p.yaml"), []byte("version: 1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	git("add", "-A")
+	git("commit", "-q", "-m", "base")
+	base := git("rev-parse", "HEAD")
+	if got, err := ReadCommitted(t.Context(), dir, base, "ci/p.yaml"); err != nil || string(got) != "version: 1\n" {
+		t.Errorf("ReadCommitted = %q, %v", got, err)
+	}
+	if _, err := ReadCommitted(t.Context(), dir, base, "ci/q.yaml"); !errors.Is(err, ErrNotInCommit) {
+		t.Errorf("a file that is not there gives %v", err)
+	}
+	// A replaced object is what git itself would show.
+	blob := git("rev-parse", base+":ci/p.yaml")
+	if err := os.WriteFile(filepath.Join(dir, "evil"), []byte("version: 1\nuser: root\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	evil := git("hash-object", "-w", "evil")
+	object := func(id string) string { return filepath.Join(dir, ".git", "objects", id[:2], id[2:]) }
+	b, err := os.ReadFile(object(evil))
+	if err == nil {
+		err = errors.Join(os.Remove(object(blob)), os.WriteFile(object(blob), b, 0o444))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ReadCommitted(t.Context(), dir, base, "ci/p.yaml"); err == nil {
+		t.Errorf("a forged object was taken: %q", got)
+	}
+}
