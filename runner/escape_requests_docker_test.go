@@ -169,7 +169,8 @@ func ownValues() []attack {
 	}
 	planted := at("a token of somebody else's, where a credential is attached", "own.model.example", httpRequest("GET /MARK", "HOST", "Authorization: Bearer somebody-else"), noRequests)
 	echo := at("an answer that repeats the credential", "echo.model.example", httpRequest("GET /", "HOST", "Authorization: Bearer {token}"), noRedaction)
-	echo.refused, echo.mark, echo.tells, echo.recorded = refusals("ok"), "", modelSecret, allowedAt("echo.model.example")
+	// The agent prints what it was answered. That its output had to be redacted tells that the credential was inside.
+	echo.refused, echo.mark, echo.tells, echo.recorded = refusals("ok"), "", "[redacted:model]", allowedAt("echo.model.example")
 	echo.by = "answers are redacted"
 	all := []attack{
 		planted, echo,
