@@ -70,6 +70,12 @@ func (a *app) refused(ctx context.Context, f runFlags, args []string, project st
 	if !f.command && len(args) == 1 {
 		cfg.Task = args[0]
 	}
+	// Signed if a key is at hand: what the policy says of it may be what is wrong.
+	if key := cmp.Or(f.signKey, a.env(signingKeyVariable)); key != "" {
+		if s, keyErr := a.keySigner(key, false); keyErr == nil {
+			cfg.Signer = s
+		}
+	}
 	if _, recordErr := runner.Refuse(ctx, cfg, problems); recordErr != nil {
 		return errors.Join(err, recordErr)
 	}
