@@ -92,8 +92,11 @@ func anchored(pattern string) (*regexp.Regexp, error) {
 	return regexp.Compile(`^(?:` + pattern + `)$`)
 }
 
+// literalIDs are ids of repositories, one or several. A pattern that takes any would let every repository of GitHub in.
+var literalIDs = regexp.MustCompile(`^[0-9]+(?:\|[0-9]+)*$`)
+
 // admits decides on a verified token. The job's repository must be the target by its ids, since names and subjects can be taken over by
-// others; another repository, such as a fork, counts only where a claim pattern names its repository_id.
+// others; another repository, such as a fork, counts only where a claim pattern names it by its repository_id.
 func (p *trustPolicy) admits(c *claims, target repository, audience string) error {
 	if !p.issuer.MatchString(c.Issuer) || !p.subject.MatchString(c.Subject) {
 		return errors.New("issuer or subject is another")
@@ -112,8 +115,8 @@ func (p *trustPolicy) admits(c *claims, target repository, audience string) erro
 		}
 	}
 	own := c.RepositoryID == strconv.FormatInt(target.ID, 10) && c.OwnerID == strconv.FormatInt(target.Owner.ID, 10)
-	if !own && p.claims["repository_id"] == nil {
-		return fmt.Errorf("job of repository %s of owner %s, and no claim pattern for repository_id", c.RepositoryID, c.OwnerID)
+	if !own && !literalIDs.MatchString(p.ClaimPattern["repository_id"]) {
+		return fmt.Errorf("job of repository %s of owner %s, and no claim pattern that names it by repository_id", c.RepositoryID, c.OwnerID)
 	}
 	if c.Event == "pull_request_target" && !slices.Contains(p.Events, c.Event) && p.claims["event_name"] == nil {
 		return errors.New("pull_request_target is not named")
