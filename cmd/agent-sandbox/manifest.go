@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
@@ -58,17 +61,24 @@ manifest of a run (the newest one, if none is named) or from a file. It does not
 }
 
 // readManifest reads that of a run, or a file if the name is one.
-func (a *app) readManifest(name string) (manifest.File, error) {
+func (a *app) readManifest(name string) (f manifest.File, err error) {
+	err = a.withManifest(name, func(where string, content []byte, _ fs.FS) error {
+		f, err = manifest.Read(content)
+		return named(where, err)
+	})
+	return f, err
+}
+
+// withManifest calls f with the manifest of a run, or a file if the name is one, and the directory that it is in.
+func (a *app) withManifest(name string, f func(where string, content []byte, beside fs.FS) error) error {
 	if strings.ContainsAny(name, `/\.`) || exists(name) {
 		content, err := readLimited(name, manifest.MaxFile)
 		if err != nil {
-			return manifest.File{}, err
+			return err
 		}
-		f, err := manifest.Read(content)
-		return f, named(name, err)
+		return f(name, content, os.DirFS(filepath.Dir(name)))
 	}
-	var f manifest.File
-	err := a.withRun(name, func(r *runs.Run) error {
+	return a.withRun(name, func(r *runs.Run) error {
 		file, err := r.Open(runs.ManifestFile)
 		if errors.Is(err, runs.ErrNotFound) {
 			return noManifest(r)
@@ -81,10 +91,12 @@ func (a *app) readManifest(name string) (manifest.File, error) {
 		if err != nil {
 			return err
 		}
-		f, err = manifest.Read(content)
-		return named(r.Path(runs.ManifestFile), err)
+		files, err := r.FS()
+		if err != nil {
+			return err
+		}
+		return f(r.Path(runs.ManifestFile), content, files)
 	})
-	return f, err
 }
 
 func named(name string, err error) error {

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/org/agent-sandbox/runner/manifest"
-	"github.com/org/agent-sandbox/runner/runs"
 )
 
 // verifyFlags are the flags of manifest verify: what is accepted.
@@ -147,35 +146,15 @@ func fileDigest(name string) (string, error) {
 }
 
 // verifyManifest verifies that of a run, or a file if the name is one, with what lies beside it.
-func (a *app) verifyManifest(name string, accept manifest.Acceptance) (verifiedManifestJSON, error) {
-	if strings.ContainsAny(name, `/\.`) || exists(name) {
-		content, err := readLimited(name, manifest.MaxFile)
-		if err != nil {
-			return verifiedManifestJSON{}, usage("%w", err)
-		}
-		accept.Files = os.DirFS(filepath.Dir(name))
-		return verified(name, content, accept), nil
-	}
-	var out verifiedManifestJSON
-	err := a.withRun(name, func(r *runs.Run) error {
-		file, err := r.Open(runs.ManifestFile)
-		if errors.Is(err, runs.ErrNotFound) {
-			return noManifest(r)
-		}
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		content, err := io.ReadAll(io.LimitReader(file, manifest.MaxFile+1))
-		if err != nil {
-			return err
-		}
-		if accept.Files, err = r.FS(); err != nil {
-			return err
-		}
-		out = verified(string(r.ID), content, accept)
+func (a *app) verifyManifest(name string, accept manifest.Acceptance) (out verifiedManifestJSON, err error) {
+	err = a.withManifest(name, func(where string, content []byte, beside fs.FS) error {
+		accept.Files = beside
+		out = verified(where, content, accept)
 		return nil
 	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = usage("%w", err) // 1 would say that a manifest failed
+	}
 	return out, err
 }
 
