@@ -3,6 +3,7 @@ package runner
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/org/agent-sandbox/policy"
@@ -21,30 +22,31 @@ func laneDir(run string) string { return laneParent + run }
 // files, as the overlay has shown. Anywhere else the attach stream carries all.
 func (r *run) planLane() {
 	r.plan.Network.Lane = r.engine.Facts().Local && r.view.Mode == policy.ModeOverlay && !r.cfg.noLane()
+	if r.plan.Network.Lane {
+		spec := &r.plan.Container
+		spec.Mounts = append(spec.Mounts, engine.Mount{Source: link.LaneSource(laneDir(r.id)), Target: link.LaneDir, ReadOnly: true})
+	}
 }
 
-// openLane makes the socket, and mounts it. What can't be had is done without: nothing rests on it.
+// openLane makes the socket that is mounted. What can't be had is done without: nothing rests on it.
 func (r *run) openLane() *link.LaneHost {
-	r.closeLaneMount()
 	if !r.plan.Network.Lane {
+		r.withoutLane() // the network may have been planned anew
 		return nil
 	}
 	h, err := link.NewLaneHost(laneDir(r.id))
 	if err != nil {
-		r.plan.Network.Lane = false
+		r.withoutLane()
 		return nil
 	}
-	spec := &r.plan.Container
-	spec.Mounts = append(spec.Mounts, engine.Mount{Source: h.Dir(), Target: link.LaneDir, ReadOnly: true})
 	return h
 }
 
-// closeLaneMount takes the mount of an earlier start out of the plan.
-func (r *run) closeLaneMount() {
+// withoutLane takes the lane out of the plan.
+func (r *run) withoutLane() {
+	r.plan.Network.Lane = false
 	spec := &r.plan.Container
-	if n := len(spec.Mounts); n > 0 && spec.Mounts[n-1].Target == link.LaneDir {
-		spec.Mounts = spec.Mounts[:n-1]
-	}
+	spec.Mounts = slices.DeleteFunc(spec.Mounts, func(m engine.Mount) bool { return m.Target == link.LaneDir })
 }
 
 // laneless tells whether a sandbox did not start because of its lane: the engine has another view of the files than it seems.

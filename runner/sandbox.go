@@ -48,7 +48,7 @@ func (r *run) launch(ctx context.Context) (*sandbox, error) {
 		box, err = r.start(ctx, true)
 	}
 	if r.laneless(err) && ctx.Err() == nil {
-		r.plan.Network.Lane = false
+		r.withoutLane()
 		box, err = r.start(ctx, false)
 	}
 	if why := uncaptured(err); why != "" && r.plan.Network.Capture && ctx.Err() == nil {

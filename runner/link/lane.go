@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"path/filepath"
 	"sync"
 )
 
@@ -18,6 +19,9 @@ const (
 	// laneNonce is how many bytes a guest proves itself with. It has them from the session.
 	laneNonce = 32
 )
+
+// LaneSource is what is mounted at LaneDir, read-only, for a lane in dir.
+func LaneSource(dir string) string { return filepath.Join(dir, "lane") }
 
 // errNoLane is the guest's when the runner is gone, or has no descriptors left.
 var errNoLane = errors.New("link: no stream on the lane")

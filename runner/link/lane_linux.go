@@ -57,8 +57,8 @@ func NewLaneHost(dir string) (_ *LaneHost, err error) {
 	return h, nil
 }
 
-// Dir is what is to be mounted at LaneDir, read-only.
-func (h *LaneHost) Dir() string { return filepath.Join(h.dir, "lane") }
+// Dir is the directory with the socket.
+func (h *LaneHost) Dir() string { return LaneSource(h.dir) }
 
 // serve welcomes the first who connects, if it is the guest. Before that it sees to it that there is no second.
 func (h *LaneHost) serve() {

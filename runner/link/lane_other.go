@@ -10,9 +10,6 @@ type LaneHost struct{ Nonce []byte }
 // NewLaneHost always fails here.
 func NewLaneHost(string) (*LaneHost, error) { return nil, errors.ErrUnsupported }
 
-// Dir is never asked for.
-func (*LaneHost) Dir() string { return "" }
-
 // Take is never asked for.
 func (*LaneHost) Take() (*Lane, error) { return nil, errors.ErrUnsupported }
 
