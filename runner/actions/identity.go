@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -87,6 +88,7 @@ const (
 	tries       = 5
 	waitMin     = 500 * time.Millisecond
 	waitMax     = 8 * time.Second
+	waitAsked   = time.Minute // the longest that a server can have us wait
 	requestTime = 5 * time.Minute
 )
 
@@ -98,8 +100,10 @@ func newClient(base *http.Client, retried func(what string)) *retryablehttp.Clie
 	c.RetryMax, c.RetryWaitMin, c.RetryWaitMax = tries-1, waitMin, waitMax
 	c.ErrorHandler = retryablehttp.PassthroughErrorHandler
 	c.CheckRetry = checkRetry
+	c.Backoff = backoff
 	if base != nil {
-		c.HTTPClient = base
+		ours := *base
+		c.HTTPClient = &ours
 	} else {
 		c.HTTPClient.Timeout = requestTime
 	}
@@ -125,6 +129,11 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 		return true, nil
 	}
 	return false, nil
+}
+
+// backoff doubles the wait each time, or follows the server's Retry-After, within bounds.
+func backoff(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
+	return min(retryablehttp.DefaultBackoff(least, most, attempt, resp), waitAsked)
 }
 
 // noURL takes the address out of an error of a request: its query is a signature.
@@ -161,6 +170,23 @@ type statusError struct {
 func (e *statusError) Error() string {
 	return strings.TrimSuffix(fmt.Sprintf("status %d: %s", e.status, e.message), ": ")
 }
+
+// peekMessage is the reason in the body of an error, which can still be read afterwards.
+func peekMessage(resp *http.Response) string {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPeek))
+	if err != nil {
+		return ""
+	}
+	rest := resp.Body
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(b), rest), rest}
+	return messageOf(b)
+}
+
+// maxPeek bounds the part of an error's body that is looked at, in bytes.
+const maxPeek = 64 << 10
 
 // messageOf is the reason in the body of an error: {"msg": ...} of the artifact service, {"message": ...} of others.
 func messageOf(body []byte) string {

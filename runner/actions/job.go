@@ -36,6 +36,10 @@ type Job struct {
 	Home         string
 	Act          bool // it is no runner of GitHub's but nektos/act
 
+	ResultsURL    string // of the artifact service, with RuntimeToken
+	RuntimeToken  secret.Value
+	RetentionDays int // the longest that artifacts are kept; 0: not told
+
 	Payload  Payload   // of the event
 	Files    Files     // to which a step writes
 	Identity *Identity // nil: this job has none
@@ -98,7 +102,7 @@ func FromEnv(lookup func(string) (string, bool)) (*Job, error) {
 		ServerURL: env("GITHUB_SERVER_URL"), APIURL: env("GITHUB_API_URL"), Temp: env("RUNNER_TEMP"), Home: env("HOME"),
 		Act:      env("ACT") == "true",
 		Files:    Files{Output: env("GITHUB_OUTPUT"), State: env("GITHUB_STATE"), Summary: env("GITHUB_STEP_SUMMARY")},
-		Identity: IdentityFromEnv(lookup),
+		Identity: IdentityFromEnv(lookup), ResultsURL: env("ACTIONS_RESULTS_URL"), RuntimeToken: secret.New(env("ACTIONS_RUNTIME_TOKEN")),
 	}
 	var errs []error
 	for name, n := range map[string]*int64{
@@ -110,6 +114,9 @@ func FromEnv(lookup func(string) (string, bool)) (*Job, error) {
 				errs = append(errs, fmt.Errorf("%s: %q is not a number", name, v))
 			}
 		}
+	}
+	if days, err := strconv.Atoi(env("GITHUB_RETENTION_DAYS")); err == nil && days > 0 {
+		j.RetentionDays = days
 	}
 	if path := env("GITHUB_EVENT_PATH"); path != "" {
 		errs = append(errs, j.ReadEvent(path))
@@ -166,9 +173,9 @@ func IsPrivate(name string) bool {
 	return strings.HasPrefix(name, "INPUT_") || strings.HasPrefix(name, "STATE_") || strings.HasPrefix(name, "ACTIONS_")
 }
 
-// Secrets are the job's own, by where they come from.
+// Secrets are the job's own.
 func (j *Job) Secrets() []secret.Value {
-	var all []secret.Value
+	all := []secret.Value{j.RuntimeToken}
 	if j.Identity != nil {
 		all = append(all, j.Identity.Token)
 	}

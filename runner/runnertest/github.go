@@ -31,6 +31,8 @@ type GitHubConfig struct {
 type GitHub struct {
 	URL string // without a slash at the end
 
+	faults
+
 	t       testing.TB
 	cfg     GitHubConfig
 	server  *httptest.Server
@@ -47,7 +49,6 @@ type GitHub struct {
 	apps          map[int64]*App
 	installations map[int64]*Installation
 	tokens        map[string]*Token
-	faults        []*Fault
 	onMint        func(*Token)
 	requests      []Request
 	used          map[string]int // requests in the present hour, by credential
@@ -136,77 +137,11 @@ func (g *GitHub) id() int64 {
 	return g.lastID
 }
 
-// Fault is what goes wrong with requests. The zero Fault changes nothing.
-type Fault struct {
-	// Method and Path (a prefix, without /api/v3) choose the requests; empty is any.
-	Method, Path string
-	// Skip lets so many of them through first; Times is how many it then hits, 0 for all.
-	Skip, Times int
-	// Hold delays the request until it is closed, or the client has gone.
-	Hold <-chan struct{}
-	// Latency delays the request.
-	Latency time.Duration
-	// Status answers with this status in place of what was asked for. 403 and 429 are rate limits, with Retry-After.
-	Status int
-	// Drop does what was asked, and closes the connection in place of the answer.
-	Drop bool
-}
-
-// Inject adds a fault. The function that it returns ends it.
-func (g *GitHub) Inject(f Fault) (end func()) {
-	if f.Times == 0 {
-		f.Times = 1 << 30
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.faults = append(g.faults, &f)
-	return func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		f.Times = 0
-	}
-}
-
-// fault is the one that hits this request, if any.
-func (g *GitHub) fault(method, path string) Fault {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, f := range g.faults {
-		if f.Times == 0 || f.Method != "" && f.Method != method || !strings.HasPrefix(path, f.Path) {
-			continue
-		}
-		if f.Skip > 0 {
-			f.Skip--
-			continue
-		}
-		f.Times--
-		return *f
-	}
-	return Fault{}
-}
-
-func (f Fault) wait(r *http.Request) {
-	if f.Hold != nil {
-		select {
-		case <-f.Hold:
-		case <-r.Context().Done():
-		}
-	}
-	if f.Latency > 0 {
-		timer := time.NewTimer(f.Latency)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-r.Context().Done():
-		}
-	}
-}
-
 // serve tells the API from git.
 func (g *GitHub) serve(w http.ResponseWriter, r *http.Request) {
 	path, isAPI := strings.CutPrefix(r.URL.EscapedPath(), "/api/v3")
 	isAPI = isAPI || strings.HasPrefix(r.Host, "api.")
-	fault := g.fault(r.Method, path)
+	fault := g.pick(r.Method, path)
 	fault.wait(r)
 	if fault.Drop {
 		g.answer(httptest.NewRecorder(), r, path, isAPI)
