@@ -55,8 +55,11 @@ func arrows() map[string][]string {
 			"github.com/digitorus/timestamp", "github.com/hashicorp/go-retryablehttp", "github.com/secure-systems-lab/go-securesystemslib",
 			"github.com/sigstore/timestamp-authority/v2/pkg/verification", "github.com/youmark/pkcs8",
 		},
-		"runner/event":   nil,
-		"runner/broker":  {"runner/secret", "github.com/go-jose/go-jose/v4", "go.yaml.in/yaml/v4", "modernc.org/sqlite"},
+		"runner/event": nil,
+		"runner/broker": {
+			"policy", "runner/secret",
+			"github.com/go-jose/go-jose/v4", "github.com/jackc/pgx/v5", "github.com/prometheus/client_golang", "go.yaml.in/yaml/v4", "golang.org/x/sync", "modernc.org/sqlite",
+		},
 		"runner/secret":  nil,
 		"policy/convert": {"policy"},
 		"policy":         {"go.yaml.in/yaml/v4", "golang.org/x/net"},

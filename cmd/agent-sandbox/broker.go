@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +20,7 @@ func (a *app) brokerCommand() *cobra.Command {
 		Args:  groupArgs,
 		RunE:  showHelp,
 	}
-	c.AddCommand(a.brokerServeCommand())
+	c.AddCommand(a.brokerServeCommand(), a.brokerExplainCommand())
 	return c
 }
 
@@ -35,7 +32,9 @@ func (a *app) brokerServeCommand() *cobra.Command {
 		Long: `serve answers GET and POST /sts/exchange?scope=OWNER/REPO&identity=NAME with a token of a
 GitHub App for that one repository, if the trust policy there (.github/agent-sandbox/trust/NAME.yaml,
 or octo-sts' .github/chainguard/NAME.sts.yaml, on the default branch) admits the job and the
-ceiling of the configuration allows it. Besides: /healthz, /readyz and /metrics.`,
+ceiling of the configuration allows it. Besides: /healthz, /readyz and /metrics.
+
+SIGTERM makes it take no more requests, and end when those that it has are answered.`,
 		Example: `  agent-sandbox broker serve --config broker.yaml`,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serveBroker(cmd.Context(), file) },
@@ -44,6 +43,7 @@ ceiling of the configuration allows it. Besides: /healthz, /readyz and /metrics.
 	return c
 }
 
+// brokerConfig reads the file, and the keys and variables that it names.
 func (a *app) brokerConfig(file string) (broker.Config, error) {
 	if file == "" {
 		return broker.Config{}, usage("--config is missing")
@@ -52,21 +52,23 @@ func (a *app) brokerConfig(file string) (broker.Config, error) {
 	if err != nil {
 		return broker.Config{}, usage("--config: %w", err)
 	}
-	cfg, err := broker.ParseConfig(file, src)
+	cfg, err := broker.ParseConfig(displayPath(file), src)
 	if err != nil {
-		return cfg, usage("%w", err)
+		return cfg, err
+	}
+	if cfg.DatabaseEnv != "" {
+		cfg.DatabaseURL = secret.New(a.env(cfg.DatabaseEnv))
 	}
 	for i := range cfg.Apps {
 		at := &cfg.Apps[i]
 		switch {
-		case at.KeyEnv != "" && at.KeyFile != "" || at.KeyEnv == "" && at.KeyFile == "":
-			return cfg, usage("%s: apps[%d]: want one of key_file and key_env", file, i)
+		case at.KeyEnv != "" && at.KeyFile != "": // New says so
 		case at.KeyEnv != "":
 			at.Key = secret.New(a.env(at.KeyEnv))
-		default:
+		case at.KeyFile != "":
 			key, err := readLimited(at.KeyFile, policy.MaxSize)
 			if err != nil {
-				return cfg, err
+				return cfg, usage("%s: apps[%d].key_file: %w", displayPath(file), i, err)
 			}
 			at.Key = secret.New(string(key))
 		}
@@ -74,44 +76,25 @@ func (a *app) brokerConfig(file string) (broker.Config, error) {
 	return cfg, nil
 }
 
-// drain is how long requests have to end once the program has been told to.
-const drain = 30 * time.Second
-
-func (a *app) serveBroker(ctx context.Context, file string) error {
+// openBroker is the broker of a configuration file, which logs to stderr.
+func (a *app) openBroker(ctx context.Context, file string, level slog.Level) (*broker.Broker, broker.Config, error) {
 	cfg, err := a.brokerConfig(file)
 	if err != nil {
-		return err
+		return nil, cfg, err
 	}
-	log := slog.New(slog.NewJSONHandler(a.stderr, nil))
-	b, err := broker.New(cfg, log)
+	b, err := broker.New(ctx, cfg, slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level})))
+	return b, cfg, err
+}
+
+func (a *app) serveBroker(ctx context.Context, file string) error {
+	b, cfg, err := a.openBroker(ctx, file, slog.LevelInfo)
 	if err != nil {
-		return usage("%s: %w", file, err)
+		return err
 	}
 	defer func() { _ = b.Close() }()
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	server := &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 32 << 10}
-	log.Info("broker serves", "address", l.Addr().String())
-	ended := make(chan error, 1)
-	go func() {
-		if cfg.TLS.Certificate != "" || cfg.TLS.Key != "" {
-			ended <- server.ServeTLS(l, cfg.TLS.Certificate, cfg.TLS.Key)
-			return
-		}
-		ended <- server.Serve(l)
-	}()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-	defer cancel()
-	err = server.Shutdown(ctx)
-	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
-		err = errors.Join(err, served)
-	}
-	return err
+	return b.Serve(ctx, l)
 }

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -52,18 +53,48 @@ type installationToken struct {
 	} `json:"repositories"`
 }
 
-// jwt is what an App proves itself with. iat is in the past for clocks that differ.
-func (a *App) jwt(now time.Time) (string, error) {
+// githubApp is an App with what it takes to speak for it.
+type githubApp struct {
+	App
+	key    *rsa.PrivateKey
+	client *http.Client
+
+	mu        sync.Mutex // guards the rest
+	assertion string
+	until     time.Time // of the assertion
+}
+
+func newGitHubApp(a App) (*githubApp, error) {
+	key, err := parseKey(a.Key)
+	if err != nil {
+		return nil, fmt.Errorf("App %d: private key: %w", a.ID, err)
+	}
+	return &githubApp{App: a, key: key, client: limitedClient()}, nil
+}
+
+// jwt is what an App proves itself with: the same for some minutes, since a signature takes longer than all other work of an exchange. iat is in the
+// past for clocks that differ.
+func (a *githubApp) jwt(now time.Time) (string, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if left := a.until.Sub(now); left > 2*time.Minute && left <= 8*time.Minute {
+		return a.assertion, nil
+	}
 	enc := base64.RawURLEncoding.EncodeToString
-	body := fmt.Sprintf(`{"iss":"%d","iat":%d,"exp":%d}`, a.ID, now.Add(-time.Minute).Unix(), now.Add(8*time.Minute).Unix())
+	until := now.Add(8 * time.Minute)
+	body := fmt.Sprintf(`{"iss":"%d","iat":%d,"exp":%d}`, a.ID, now.Add(-time.Minute).Unix(), until.Unix())
 	input := enc([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + enc([]byte(body))
 	sum := sha256.Sum256([]byte(input))
 	signature, err := rsa.SignPKCS1v15(rand.Reader, a.key, crypto.SHA256, sum[:])
-	return input + "." + enc(signature), err
+	if err != nil {
+		return "", err
+	}
+	a.assertion, a.until = input+"."+enc(signature), until
+	return a.assertion, nil
 }
 
 // call makes a request of the API. A []byte in into gets the body as it is.
-func (b *Broker) call(ctx context.Context, a *App, method, path, token string, body, into any) (int, error) {
+func (b *Broker) call(ctx context.Context, a *githubApp, method, path, token string, body, into any) (int, error) {
 	var in io.Reader
 	if body != nil {
 		encoded, err := json.Marshal(body)
@@ -84,8 +115,10 @@ func (b *Broker) call(ctx context.Context, a *App, method, path, token string, b
 	}
 	res, err := a.client.Do(req)
 	if err != nil {
+		b.metrics.githubAnswered(0)
 		return 0, err
 	}
+	b.metrics.githubAnswered(res.StatusCode)
 	defer func() { _ = res.Body.Close() }()
 	content, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
@@ -102,102 +135,108 @@ func (b *Broker) call(ctx context.Context, a *App, method, path, token string, b
 	return res.StatusCode, nil
 }
 
-// installation finds the App that is installed for the repository.
-func (b *Broker) installation(ctx context.Context, scope string) (*App, int64, error) {
-	owner, _, _ := strings.Cut(scope, "/")
-	for i := range b.cfg.Apps {
-		a := &b.cfg.Apps[i]
-		if !slices.ContainsFunc(a.Owners, func(o string) bool { return strings.EqualFold(o, owner) }) {
+// checkInstallation finds the App that is installed for the repository.
+func (b *Broker) checkInstallation(ctx context.Context, at *attempt) error {
+	owner, _, _ := strings.Cut(at.scope, "/")
+	for _, app := range b.apps {
+		if !slices.ContainsFunc(app.Owners, func(o string) bool { return strings.EqualFold(o, owner) }) {
 			continue
 		}
-		jwt, err := a.jwt(b.now())
+		jwt, err := app.jwt(b.now())
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
 		var inst struct {
 			ID int64 `json:"id"`
 		}
-		status, err := b.call(ctx, a, http.MethodGet, "/repos/"+scope+"/installation", jwt, nil, &inst)
+		status, err := b.call(ctx, app, http.MethodGet, "/repos/"+at.scope+"/installation", jwt, nil, &inst)
 		if err == nil {
-			return a, inst.ID, nil
+			at.app, at.installation = app, inst.ID
+			return nil
 		}
 		if status != http.StatusNotFound {
-			return nil, 0, err
+			return err
 		}
 	}
-	return nil, 0, refuse(codeNotFound, "no such repository or identity", "no App is installed for %s", scope)
+	return refuse(codeNotFound, "no such repository or identity", "no App is installed for %s", at.scope)
 }
 
-func (b *Broker) token(ctx context.Context, a *App, inst int64, body map[string]any) (installationToken, error) {
-	jwt, err := a.jwt(b.now())
-	if err != nil {
-		return installationToken{}, err
-	}
+// token asks for one of the installation. It tells the status too: 0 without an answer.
+func (b *Broker) token(ctx context.Context, at *attempt, body map[string]any) (installationToken, int, error) {
 	var tok installationToken
-	_, err = b.call(ctx, a, http.MethodPost, "/app/installations/"+strconv.FormatInt(inst, 10)+"/access_tokens", jwt, body, &tok)
-	return tok, err
+	jwt, err := at.app.jwt(b.now())
+	if err != nil {
+		return tok, 0, err
+	}
+	status, err := b.call(ctx, at.app, http.MethodPost, "/app/installations/"+strconv.FormatInt(at.installation, 10)+"/access_tokens", jwt, body, &tok)
+	return tok, status, err
 }
 
-// readTrust reads the trust policy of the default branch, ours before octo-sts' own, with a token that can do no more.
-func (b *Broker) readTrust(ctx context.Context, a *App, inst int64, scope, identity string) (repository, *trustPolicy, policyRef, error) {
-	var target repository
-	_, name, _ := strings.Cut(scope, "/")
-	tok, err := b.token(ctx, a, inst, map[string]any{"repositories": []string{name}, "permissions": map[string]string{"contents": "read"}})
+// checkTrustPolicy reads the one of the default branch, ours before octo-sts' own, with a token that can do no more than that.
+func (b *Broker) checkTrustPolicy(ctx context.Context, at *attempt) error {
+	_, name, _ := strings.Cut(at.scope, "/")
+	tok, _, err := b.token(ctx, at, map[string]any{"repositories": []string{name}, "permissions": map[string]string{"contents": "read"}})
 	if err != nil {
-		return target, nil, policyRef{}, err
+		return err
 	}
-	defer b.revoke(ctx, a, tok.Token)
-	if len(tok.Repositories) != 1 || !strings.EqualFold(tok.Repositories[0].FullName, scope) {
-		return target, nil, policyRef{}, refuse(codeNotFound, "no such repository or identity", "%s is not what %s is called now", scope, scope)
+	defer b.revoke(ctx, at.app, tok.Token)
+	if len(tok.Repositories) != 1 || !strings.EqualFold(tok.Repositories[0].FullName, at.scope) {
+		return refuse(codeNotFound, "no such repository or identity", "%s is not what %s is called now", at.scope, at.scope)
 	}
 	r := tok.Repositories[0]
-	target = repository{r.ID, r.FullName, r.DefaultBranch, r.Owner}
+	at.target = repository{r.ID, r.FullName, r.DefaultBranch, r.Owner}
 	var commit struct{ SHA string }
-	if _, err := b.call(ctx, a, http.MethodGet, "/repos/"+scope+"/commits/heads/"+target.DefaultBranch, tok.Token, nil, &commit); err != nil {
-		return target, nil, policyRef{}, err
+	if _, err := b.call(ctx, at.app, http.MethodGet, "/repos/"+at.scope+"/commits/heads/"+at.target.DefaultBranch, tok.Token, nil, &commit); err != nil {
+		return err
 	}
-	for _, path := range []string{".github/agent-sandbox/trust/" + identity + ".yaml", ".github/chainguard/" + identity + ".sts.yaml"} {
+	for _, path := range []string{".github/agent-sandbox/trust/" + at.identity + ".yaml", ".github/chainguard/" + at.identity + ".sts.yaml"} {
 		var src []byte
-		status, err := b.call(ctx, a, http.MethodGet, "/repos/"+scope+"/contents/"+path+"?ref="+commit.SHA, tok.Token, nil, &src)
+		status, err := b.call(ctx, at.app, http.MethodGet, "/repos/"+at.scope+"/contents/"+path+"?ref="+commit.SHA, tok.Token, nil, &src)
 		if status == http.StatusNotFound {
 			continue
 		}
 		if err != nil {
-			return target, nil, policyRef{}, err
+			return err
 		}
 		sum := sha256.Sum256(src)
-		trust, err := parseTrust(src)
-		if err != nil {
-			return target, nil, policyRef{}, refuse(codeDenied, "the trust policy is not valid", "%s: %w", path, err)
+		at.ref = policyRef{path, commit.SHA, hex.EncodeToString(sum[:])}
+		if at.trust, err = parseTrust(src); err != nil {
+			return refuse(codeDenied, "the trust policy is not valid", "%s: %w", path, err)
 		}
-		return target, trust, policyRef{path, commit.SHA, hex.EncodeToString(sum[:])}, nil
+		return nil
 	}
-	return target, nil, policyRef{}, refuse(codeNotFound, "no such repository or identity", "%s has no trust policy %s", scope, identity)
+	return refuse(codeNotFound, "no such repository or identity", "%s has no trust policy %s", at.scope, at.identity)
 }
 
 // mint asks for the token, and refuses one that can do more than was asked for.
-func (b *Broker) mint(ctx context.Context, a *App, inst int64, target repository, permissions map[string]string) (installationToken, error) {
-	tok, err := b.token(ctx, a, inst, map[string]any{"repository_ids": []int64{target.ID}, "permissions": permissions})
-	if err != nil {
+func (b *Broker) mint(ctx context.Context, at *attempt) (installationToken, error) {
+	tok, status, err := b.token(ctx, at, map[string]any{"repository_ids": []int64{at.target.ID}, "permissions": at.permissions})
+	switch {
+	case status == http.StatusUnprocessableEntity:
+		return tok, refuse(codeDenied, "the App may not grant this", "%v: %w", at.permissions, err)
+	case status >= 400 && status < 500:
+		return tok, fmt.Errorf("%w: %w", errNothingMinted, err)
+	case err != nil:
 		return tok, err
 	}
-	wider := tok.Selection != "selected" || len(tok.Repositories) != 1 || tok.Repositories[0].ID != target.ID
+	wider := tok.Selection != "selected" || len(tok.Repositories) != 1 || tok.Repositories[0].ID != at.target.ID
 	for name, level := range tok.Permissions {
 		implied := name == "metadata" && level == "read" // GitHub always adds it
-		wider = wider || !implied && (rank(level) == 0 || rank(level) > rank(permissions[name]))
+		wider = wider || !implied && (rank(level) == 0 || rank(level) > rank(at.permissions[name]))
 	}
 	if wider || tok.Token == "" {
-		b.revoke(ctx, a, tok.Token)
-		return installationToken{}, fmt.Errorf("GitHub granted %v (%s) where %v was asked for", tok.Permissions, tok.Selection, permissions)
+		b.revoke(ctx, at.app, tok.Token)
+		return installationToken{}, fmt.Errorf("GitHub granted %v (%s) where %v was asked for", tok.Permissions, tok.Selection, at.permissions)
 	}
 	return tok, nil
 }
 
 // revoke ends a token, also when the client has gone.
-func (b *Broker) revoke(ctx context.Context, a *App, token string) {
+func (b *Broker) revoke(ctx context.Context, a *githubApp, token string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if _, err := b.call(ctx, a, http.MethodDelete, "/installation/token", token, nil, nil); err != nil {
+		b.metrics.unrevoked.Inc()
 		b.log.Error("token not revoked: it ends by itself within the hour", "error", err)
 	}
 }

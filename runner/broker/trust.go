@@ -6,13 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-
-	"go.yaml.in/yaml/v4"
-	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 )
-
-// maxTrust bounds a trust policy in bytes.
-const maxTrust = 64 << 10
 
 // trustPolicy says whom a repository trusts, in octo-sts' words. Events is ours.
 type trustPolicy struct {
@@ -28,19 +22,6 @@ type trustPolicy struct {
 
 	issuer, subject, audience *regexp.Regexp
 	claims                    map[string]*regexp.Regexp
-}
-
-func loadYAML(src []byte, into any) (err error) {
-	defer func() { // a panic of the parser must not take the broker down
-		if r := recover(); r != nil {
-			err = fmt.Errorf("the YAML parser gave up: %v", r)
-		}
-	}()
-	if len(src) > maxTrust {
-		return fmt.Errorf("larger than %d KiB", maxTrust>>10)
-	}
-	return yaml.Load(src, into, yaml.WithV4Defaults(), yaml.WithKnownFields(), yaml.WithUniqueKeys(),
-		yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(8))))
 }
 
 func parseTrust(src []byte) (*trustPolicy, error) {
@@ -95,9 +76,8 @@ func anchored(pattern string) (*regexp.Regexp, error) {
 // literalIDs are ids of repositories, one or several. A pattern that takes any would let every repository of GitHub in.
 var literalIDs = regexp.MustCompile(`^[0-9]+(?:\|[0-9]+)*$`)
 
-// admits decides on a verified token. The job's repository must be the target by its ids, since names and subjects can be taken over by
-// others; another repository, such as a fork, counts only where a claim pattern names it by its repository_id.
-func (p *trustPolicy) admits(c *claims, target repository, audience string) error {
+// admitsJob compares the claims of a verified token with what the policy names.
+func (p *trustPolicy) admitsJob(c *claims, audience string) error {
 	if !p.issuer.MatchString(c.Issuer) || !p.subject.MatchString(c.Subject) {
 		return errors.New("issuer or subject is another")
 	}
@@ -114,10 +94,21 @@ func (p *trustPolicy) admits(c *claims, target repository, audience string) erro
 			return fmt.Errorf("claim %q is missing or another", name)
 		}
 	}
+	return nil
+}
+
+// admitsRepository wants the target to be the job's own repository by its ids, since names and subjects can be taken over by others; another repository, such as
+// a fork, counts only where a claim pattern names it by its repository_id.
+func (p *trustPolicy) admitsRepository(c *claims, target repository) error {
 	own := c.RepositoryID == strconv.FormatInt(target.ID, 10) && c.OwnerID == strconv.FormatInt(target.Owner.ID, 10)
 	if !own && !literalIDs.MatchString(p.ClaimPattern["repository_id"]) {
 		return fmt.Errorf("job of repository %s of owner %s, and no claim pattern that names it by repository_id", c.RepositoryID, c.OwnerID)
 	}
+	return nil
+}
+
+// admitsEvent refuses pull_request_target, where strangers decide on what runs, unless it is named.
+func (p *trustPolicy) admitsEvent(c *claims) error {
 	if c.Event == "pull_request_target" && !slices.Contains(p.Events, c.Event) && p.claims["event_name"] == nil {
 		return errors.New("pull_request_target is not named")
 	}

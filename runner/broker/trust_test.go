@@ -1,11 +1,16 @@
 package broker
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/org/agent-sandbox/runner/scaffold"
 )
+
+func admits(p *trustPolicy, job *claims, target repository) error {
+	return errors.Join(p.admitsJob(job, "b.example"), p.admitsRepository(job, target), p.admitsEvent(job))
+}
 
 // Another repository is trusted by its id alone: a pattern that takes any id would let all of GitHub in.
 func TestTrustOfAnotherRepository(t *testing.T) {
@@ -18,7 +23,7 @@ func TestTrustOfAnotherRepository(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := p.admits(job, target, "b.example"); (err == nil) != want {
+		if err := admits(p, job, target); (err == nil) != want {
 			t.Errorf("repository_id: %s: %v, want admitted %t", pattern, err, want)
 		}
 	}
@@ -54,7 +59,7 @@ func TestTrustOfInit(t *testing.T) {
 	} {
 		job := &claims{Issuer: "https://token.actions.githubusercontent.com", Subject: tt.subject, RepositoryID: tt.id, OwnerID: "8", Event: tt.event}
 		job.all = map[string]any{"repository": "acme/shop", "event_name": tt.event}
-		if err := p.admits(job, target, "b.example"); (err == nil) != tt.want {
+		if err := admits(p, job, target); (err == nil) != tt.want {
 			t.Errorf("%s of %s for %s: %v", tt.subject, tt.id, tt.event, err)
 		}
 	}
