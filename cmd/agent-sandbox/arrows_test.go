@@ -22,7 +22,7 @@ const module = "github.com/org/agent-sandbox/"
 func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
-			"policy", "policy/convert", "runner", "runner/actions", "runner/broker", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/issuer", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
+			"policy", "policy/convert", "runner", "runner/actions", "runner/broker", "runner/broker/selftest", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/issuer", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
 			"runner/scaffold", "runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
@@ -60,9 +60,10 @@ func arrows() map[string][]string {
 			"policy", "runner/secret",
 			"github.com/go-jose/go-jose/v4", "github.com/jackc/pgx/v5", "github.com/prometheus/client_golang", "go.yaml.in/yaml/v4", "golang.org/x/sync", "modernc.org/sqlite",
 		},
-		"runner/secret":  nil,
-		"policy/convert": {"policy"},
-		"policy":         {"go.yaml.in/yaml/v4", "golang.org/x/net"},
+		"runner/broker/selftest": {"runner/secret", "github.com/go-jose/go-jose/v4"},
+		"runner/secret":          nil,
+		"policy/convert":         {"policy"},
+		"policy":                 {"go.yaml.in/yaml/v4", "golang.org/x/net"},
 
 		// What tests share.
 		"runner/runnertest": {"golang.org/x/crypto"},

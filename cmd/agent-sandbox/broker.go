@@ -20,7 +20,7 @@ func (a *app) brokerCommand() *cobra.Command {
 		Args:  groupArgs,
 		RunE:  showHelp,
 	}
-	c.AddCommand(a.brokerServeCommand(), a.brokerExplainCommand())
+	c.AddCommand(a.brokerServeCommand(), a.brokerExplainCommand(), a.brokerSelftestCommand())
 	return c
 }
 
