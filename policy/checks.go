@@ -152,9 +152,7 @@ func checkCredential(d *decoder, n *yaml.Node, path string, c *Credential) bool 
 	if c.Username != "" && c.Scheme != "basic" {
 		ok = d.failAt(n, path+".username", "a user name is for `scheme: basic`", "")
 	}
-	if c.RotateEnforce && c.Rotate == 0 {
-		ok = d.failAt(n, path+".rotate-enforce", "there is no `rotate` to enforce", "add `rotate: 30d`")
-	}
+	ok = checkAge(d, n, path, c) && ok
 	if _, set := d.places[path+".rules"]; set && len(c.Rules) == 0 {
 		ok = d.failAt(n, path+".rules", "the list of rules is empty", "leave the key out to take in every request")
 	}

@@ -158,6 +158,8 @@ type planCredential struct {
 	Rules         []HTTPRule        `json:"rules,omitempty"`
 	Rotate        string            `json:"rotate,omitempty"`
 	RotateEnforce bool              `json:"rotate_enforce,omitempty"`
+	Rotated       string            `json:"rotated,omitempty"`
+	Rotation      *planRotation     `json:"rotation,omitempty"`
 	AllowBroad    string            `json:"allow_broad,omitempty"`
 }
 
@@ -199,7 +201,7 @@ func planCredentialOf(c Credential) planCredential {
 		Name: c.Name, From: c.From.String(), Broker: c.Broker, Identity: c.Identity, Key: c.Key.String(),
 		Repositories: c.Repositories, Permissions: c.Permissions, Push: c.Push, Deliver: c.Deliver, Env: c.Env, Hosts: c.Hosts,
 		Header: c.Header, Scheme: c.Scheme, Username: c.Username, Rules: c.Rules,
-		Rotate: optionalDuration(c.Rotate), RotateEnforce: c.RotateEnforce, AllowBroad: c.AllowBroad,
+		Rotate: optionalDuration(c.Rotate), RotateEnforce: c.RotateEnforce, Rotated: optionalDate(c.Rotated), Rotation: planRotationOf(c.Rotation), AllowBroad: c.AllowBroad,
 	}
 }
 

@@ -68,7 +68,9 @@ func credentialKind() kind[Credential] {
 		key("username", plainText(nameRule{`[^\s:]{1,100}`, "a user name without blanks and colons"}), func(c *Credential) *string { return &c.Username }, "User name, for scheme: basic."),
 		key("rules", list(httpRuleKind(), 200), func(c *Credential) *[]HTTPRule { return &c.Rules }, "Only these requests get it: METHOD /path."),
 		key("rotate", duration(time.Hour, 3650*day), func(c *Credential) *time.Duration { return &c.Rotate }, "How old it may become."),
-		key("rotate-enforce", boolean(), func(c *Credential) *bool { return &c.RotateEnforce }, "true refuses a run when it is older than that."),
+		key("rotate-enforce", boolean(), func(c *Credential) *bool { return &c.RotateEnforce }, "true refuses a run when it is older than that, or when nobody knows its age."),
+		key("rotated", dateKind(), func(c *Credential) *time.Time { return &c.Rotated }, "Day on which it was made, where nothing else tells. It is recorded as asserted."),
+		key("rotation", rotationKind(), func(c *Credential) *Rotation { return &c.Rotation }, "How `credentials rotate` replaces it, and where it is kept."),
 		key("allow-broad", longText("a reason", 200), func(c *Credential) *string { return &c.AllowBroad },
 			"The reason for using a credential that reaches further than this project. Refused in CI."),
 	).checked(checkCredential)

@@ -165,8 +165,10 @@ type Credential struct {
 	Username      string // for scheme basic
 	Rules         []HTTPRule
 	Rotate        time.Duration // zero: no schedule
-	RotateEnforce bool          // an overdue credential stops the run
-	AllowBroad    string        // the reason for accepting a credential that is not scoped to a project
+	RotateEnforce bool          // a run with a credential that is not known to be younger is refused
+	Rotated       time.Time     // when somebody says that it was made; zero: nobody does
+	Rotation      Rotation
+	AllowBroad    string // the reason for accepting a credential that is not scoped to a project
 	Place         Place
 }
 

@@ -21,6 +21,9 @@ func (r *run) credentials(ctx context.Context) error {
 	if err := r.hold(ctx); err != nil {
 		return err
 	}
+	if err := r.ages(ctx); err != nil {
+		return err
+	}
 	set.Announce()
 	for i, g := range r.grants {
 		if g.Broad != "" && (i == 0 || r.grants[i-1].Name != g.Name) {

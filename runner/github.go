@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"context"
 	"slices"
 
 	"github.com/org/agent-sandbox/policy"
@@ -28,11 +29,14 @@ func (r *run) gitHubScope(name string, granted []event.CredentialRepository) *eg
 }
 
 // used tells what the credentials were used for.
-func (r *run) used() {
+func (r *run) used(ctx context.Context) {
 	if r.gateway == nil {
 		return
 	}
 	for _, u := range r.gateway.Usage() {
 		r.rec.Emit(event.CredentialUsed{Name: u.Credential, Requests: u.Requests, Permissions: u.Permissions, PerHost: u.PerHost})
+		if u.Requests > 0 {
+			r.usedKept(ctx, u.Credential)
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/credential"
+	"github.com/org/agent-sandbox/runner/credential/rotate"
 	"github.com/org/agent-sandbox/runner/discover"
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
@@ -101,6 +102,8 @@ type CredentialSources struct {
 	GitHubAPI string // base URL; empty: github.com's
 	// Keep is the directory for what is to be revoked if this process is killed; empty: nothing is kept.
 	Keep string
+	// Book remembers when which secret was seen and used; nil: nobody does.
+	Book *rotate.Book
 }
 
 // Result is how a run ended.
@@ -161,8 +164,9 @@ type run struct {
 
 	// What goes into the plan, and so has to be there before it.
 	grants    []credential.Grant
-	issued    *credential.Set // nil: none was asked for
-	authority []byte          // the run's certificate in PEM; nil: nothing is intercepted
+	issued    *credential.Set         // nil: none was asked for
+	kept      map[string]secret.Value // those of issued that somebody keeps, by credential
+	authority []byte                  // the run's certificate in PEM; nil: nothing is intercepted
 	found     discover.Result
 	expanded  *policy.Policy // the policy with the hosts of its bundles
 
@@ -203,7 +207,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	r.refusals.Flush()
 	r.look(ctx) // a run that did not get that far
 	r.looked.Wait()
-	r.used()
+	r.used(context.WithoutCancel(ctx))
 	r.secrets.report(r.rec.Emit)
 	summary := r.rec.Finish(r.finished(end, err))
 	err = errors.Join(err, r.rec.Err(), dir.Finish(summary))

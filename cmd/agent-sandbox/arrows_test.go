@@ -23,15 +23,18 @@ func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/agent-sandbox": {
 			"policy", "policy/convert", "runner", "runner/actions", "runner/broker", "runner/broker/selftest", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/image", "runner/issuer", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
-			"runner/scaffold", "runner/workspace",
+			"runner/credential/rotate", "runner/scaffold", "runner/workspace",
 			"github.com/spf13/cobra", "golang.org/x/sys", "golang.org/x/term",
 		},
 		"cmd/guest": {"runner/guest"},
 
 		"runner": {
-			"policy", "runner/credential", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
+			"policy", "runner/credential", "runner/credential/rotate", "runner/discover", "runner/egress", "runner/engine", "runner/event", "runner/link", "runner/manifest", "runner/runs", "runner/secret",
 			"runner/workspace", "runner/workspace/ovl",
 			"golang.org/x/sync",
+		},
+		"runner/credential/rotate": {
+			"policy", "runner/credential", "runner/event", "runner/secret", "github.com/hashicorp/go-retryablehttp", "golang.org/x/crypto", "golang.org/x/sys",
 		},
 		"runner/actions":    {"runner/event", "runner/secret", "github.com/hashicorp/go-retryablehttp", "github.com/sethvargo/go-githubactions"},
 		"runner/image":      {"runner/engine", "github.com/google/go-containerregistry", "golang.org/x/sync"},

@@ -13,6 +13,7 @@ import (
 	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/actions"
 	"github.com/org/agent-sandbox/runner/credential"
+	"github.com/org/agent-sandbox/runner/credential/rotate"
 	"github.com/org/agent-sandbox/runner/scaffold"
 )
 
@@ -25,7 +26,11 @@ func (a *app) credentialSources(p *policy.Policy, project string, cas [][]byte) 
 	if err != nil {
 		return runner.CredentialSources{}, err
 	}
-	s := runner.CredentialSources{HTTP: webClient(cas), GitHubAPI: a.env("GITHUB_API_URL"), Keep: keep[0]}
+	book, err := a.book()
+	if err != nil {
+		return runner.CredentialSources{}, err
+	}
+	s := runner.CredentialSources{Book: book, HTTP: webClient(cas), GitHubAPI: a.env("GITHUB_API_URL"), Keep: keep[0]}
 	if identity := actions.IdentityFromEnv(a.lookupEnv); identity != nil {
 		s.OIDC = identity.IDToken
 	}
@@ -33,6 +38,15 @@ func (a *app) credentialSources(p *policy.Policy, project string, cas [][]byte) 
 		s.Self = a.selfRepository(project)
 	}
 	return s, nil
+}
+
+// book is what this machine remembers of secrets, without the secrets.
+func (a *app) book() (*rotate.Book, error) {
+	state, err := a.dir("XDG_STATE_HOME", ".local", "state")
+	if err != nil {
+		return nil, err
+	}
+	return rotate.OpenBook(filepath.Join(state, "credentials"))
 }
 
 // selfRepository is the project's on GitHub, as the job or the project's remote says; empty if neither does. Git is not asked: the

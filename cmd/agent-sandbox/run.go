@@ -296,7 +296,7 @@ func supported(p *policy.Policy) error {
 
 // features are the mechanisms that this version has.
 func features() policy.Features {
-	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), ImageBuild: true, Signing: true, Include: true}
+	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), Rotation: true, ImageBuild: true, Signing: true, Include: true}
 }
 
 // dryRun prints the plan.

@@ -20,13 +20,22 @@ const (
 	maxStderr = 1 << 10
 )
 
-// command takes a secret from the standard output of a program, such as `gh auth token` or `op read`. No shell is involved, and
-// its directory is not the project: a tool reads settings where it is started, and those of a project may be anybody's.
+// command takes a secret from the standard output of a program, such as `gh auth token` or `op read`. No shell is involved.
 func (cfg Config) command(ctx context.Context, line string) (secret.Value, error) {
 	argv, err := splitCommand(line)
 	if err != nil {
 		return secret.Value{}, err
 	}
+	value, err := cfg.Output(ctx, argv, nil)
+	if err == nil && value.IsEmpty() {
+		err = refuse("run it yourself", "the command %s printed nothing", argv[0])
+	}
+	return value, err
+}
+
+// Output runs a program and returns what it prints, which may be a secret, without the line break at its end. It has this process'
+// environment and more. Its directory is not the project: a tool reads settings where it is started, and those of a project may be anybody's.
+func (cfg Config) Output(ctx context.Context, argv, more []string) (secret.Value, error) {
 	program, err := exec.LookPath(argv[0])
 	if err != nil {
 		return secret.Value{}, refuse("install it, or write its whole path", "the command %q can't be started: %v", argv[0], errors.Unwrap(err))
@@ -37,6 +46,7 @@ func (cfg Config) command(ctx context.Context, line string) (secret.Value, error
 	cmd := exec.CommandContext(ctx, program, argv[1:]...)
 	cmd.Args[0] = argv[0]
 	cmd.Dir, cmd.Stdout, cmd.Stderr = cfg.home(), stdout, stderr
+	cmd.Env = append(cmd.Environ(), more...)
 	cmd.WaitDelay = 2 * time.Second // a child of its may hold the pipes
 	ownGroup(cmd)
 	err = cmd.Run()
@@ -50,8 +60,6 @@ func (cfg Config) command(ctx context.Context, line string) (secret.Value, error
 		return secret.Value{}, refuse("run it yourself", "the command %s failed: %v%s", argv[0], err, complaint(stderr, text))
 	case stdout.over:
 		return secret.Value{}, refuse("", "the command %s printed more than %d bytes", argv[0], maxFile)
-	case text == "":
-		return secret.Value{}, refuse("run it yourself", "the command %s printed nothing%s", argv[0], complaint(stderr, text))
 	}
 	return secret.New(text), nil
 }

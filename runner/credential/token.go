@@ -187,6 +187,17 @@ type Set struct {
 	held   []*held
 }
 
+// Aged says how old the secret of a credential is, for its announcement.
+func (s *Set) Aged(name string, age *event.CredentialAge) {
+	for _, h := range s.held {
+		if h.name == name {
+			h.mu.Lock()
+			h.issued.Age = age
+			h.mu.Unlock()
+		}
+	}
+}
+
 // Announce tells the record what the run has.
 func (s *Set) Announce() {
 	if s == nil {

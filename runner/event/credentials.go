@@ -36,7 +36,40 @@ type CredentialIssued struct {
 	Identity    string           `json:"identity,omitempty"`    // trust policy at the broker, App, or role
 	IssuanceID  string           `json:"issuance_id,omitempty"` // of the broker's audit log
 	Broad       string           `json:"broad,omitempty"`       // why it reaches further than this project, and was accepted
+	Age         *CredentialAge   `json:"age,omitempty"`         // of a secret that somebody keeps, if the policy says how old it may become
 }
+
+// CredentialAge is how old a secret is that somebody keeps.
+type CredentialAge struct {
+	State      AgeState      `json:"state"`
+	Limit      time.Duration `json:"limit_ns"`
+	Enforced   bool          `json:"enforced,omitempty"`   // what is not known to be younger than Limit is refused
+	Since      *time.Time    `json:"since,omitempty"`      // when it was made, as far as that is known
+	AtLeast    bool          `json:"at_least,omitempty"`   // it was there then, and may be older
+	Basis      string        `json:"basis,omitempty"`      // what tells: rotated, store, file, declared or first-seen
+	Provenance string        `json:"provenance,omitempty"` // observed, asserted or unknown
+	Detail     string        `json:"detail,omitempty"`
+}
+
+// Due is when it is to be replaced; nil if nobody knows.
+func (a CredentialAge) Due() *time.Time {
+	if a.Since == nil || a.Limit == 0 {
+		return nil
+	}
+	due := a.Since.Add(a.Limit)
+	return &due
+}
+
+// AgeState is what is known of an age.
+type AgeState string
+
+// The states. A secret of which only the latest day of its making is known is unknown until that is too long ago.
+const (
+	AgeUnscheduled AgeState = "unscheduled" // the policy says nothing
+	AgeFresh       AgeState = "fresh"
+	AgeOverdue     AgeState = "overdue"
+	AgeUnknown     AgeState = "unknown"
+)
 
 // CredentialRenewed says that a token was replaced before its end ("credential.renewed").
 type CredentialRenewed struct {

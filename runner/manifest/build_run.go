@@ -198,6 +198,7 @@ func (b *builder) credentials() {
 		if !c.Issued.IsZero() {
 			out.Issued = &c.Issued
 		}
+		out.Age = ageOf(c.Age)
 		for _, r := range c.Revocations {
 			if r.Status == c.Revoked && out.RevocationDetail == "" {
 				out.RevocationDetail = b.text("credentials", r.Detail)
@@ -209,6 +210,20 @@ func (b *builder) credentials() {
 		b.p.Credentials = append(b.p.Credentials, out)
 	}
 	slices.SortFunc(b.p.Credentials, func(x, y Credential) int { return cmp.Compare(x.Name, y.Name) })
+}
+
+// ageOf is nil for a credential without a limit. A state that this version does not know is an unknown age.
+func ageOf(a *event.CredentialAge) *CredentialAge {
+	if a == nil {
+		return nil
+	}
+	out := &CredentialAge{
+		State: string(event.AgeUnknown), LimitNS: int64(a.Limit), Enforced: a.Enforced, Since: a.Since, AtLeast: a.AtLeast, Basis: a.Basis, Provenance: a.Provenance,
+	}
+	if a.State == event.AgeFresh || a.State == event.AgeOverdue {
+		out.State = string(a.State)
+	}
+	return out
 }
 
 func (b *builder) scope(s *event.CredentialScope) *Scope {

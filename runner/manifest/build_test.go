@@ -73,6 +73,7 @@ func fullInput(t testing.TB) Input {
 		event.CredentialIssued{
 			Name: "github", Source: "github-oidc", Deliver: "inject", Hosts: []string{"api.github.com"}, Requested: scope, Granted: scope, Issued: testTime(), Expires: &end,
 			TokenSHA256: "AA==", Broker: "https://broker.example", Identity: "agent", IssuanceID: "i-1", Broad: "no",
+			Age: &event.CredentialAge{State: event.AgeOverdue, Limit: time.Hour, Since: &end, AtLeast: true, Basis: "first-seen", Provenance: "observed"},
 		},
 		event.CredentialUsed{Name: "github", Requests: 3, Permissions: map[string]string{"contents": "write"}},
 		event.CredentialRevoked{Name: "github", Status: event.RevocationVerified, Detail: "after 1 s"},

@@ -268,6 +268,8 @@ type Credential struct {
 	Used map[string]string `json:"used,omitempty" from:"inherited"`
 	// Broad is the policy's reason for a credential that is not limited to the project.
 	Broad string `json:"broad,omitempty" from:"asserted"`
+	// Age is how old it is, of one that somebody keeps and whose `rotate` the policy sets.
+	Age *CredentialAge `json:"age,omitempty" from:"asserted"`
 	// Issued is when it was issued or read.
 	Issued *time.Time `json:"issued,omitempty"`
 	// Renewed is how often it was replaced during the run.
@@ -290,6 +292,24 @@ type Credential struct {
 	Requests uint64 `json:"requests"`
 	// Leaks is how often its placeholder was refused on its way to a host where it does not belong.
 	Leaks uint64 `json:"leaks"`
+}
+
+// CredentialAge is how old a credential is.
+type CredentialAge struct {
+	// State is `fresh`, `overdue`, or `unknown`: an age that nobody knows counts as old.
+	State string `json:"state" enum:"fresh,overdue,unknown"`
+	// LimitNS is how old the policy lets it become, in nanoseconds.
+	LimitNS int64 `json:"limit_ns"`
+	// Enforced is true if the policy refuses a run unless the credential is known to be younger.
+	Enforced bool `json:"enforced"`
+	// Since is when it was made, as far as that is known.
+	Since *time.Time `json:"since,omitempty"`
+	// AtLeast is true if it was there at that time, and may be older.
+	AtLeast bool `json:"at_least"`
+	// Basis is what tells: `rotated` by this program, the `store` or `file` that it is in, `declared` in the policy, or when it was `first-seen`.
+	Basis string `json:"basis,omitempty"`
+	// Provenance is `observed`, `asserted` or `unknown`.
+	Provenance string `json:"provenance"`
 }
 
 // Scope is what a credential may be used for.

@@ -44,6 +44,7 @@ func Verdict(p Predicate) (line string, good bool) {
 	add(p.Events.State != "complete", "the audit log is "+p.Events.State)
 	for _, c := range p.Credentials {
 		add(c.Revocation == "failed", "the credential "+c.Name+" could not be revoked")
+		add(c.Age != nil && c.Age.State == "overdue", "the credential "+c.Name+" was older than the policy wants")
 	}
 	line = "outcome: " + p.Outcome.Result
 	if p.Isolation.Verified {
@@ -155,6 +156,9 @@ func rights(p Predicate) Section {
 		}
 		if c.Revocation != "" {
 			text += ", revocation " + c.Revocation
+		}
+		if c.Age != nil {
+			text += ", age " + c.Age.State
 		}
 		s.row("credential", "%s", text)
 	}

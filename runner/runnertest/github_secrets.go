@@ -68,6 +68,34 @@ func (r *Repository) SetSecret(name, value string, updated time.Time) {
 	r.secrets.secrets[name] = &storedSecret{value: value, created: updated, updated: updated}
 }
 
+// SetEnvironmentSecret is the same for an environment.
+func (r *Repository) SetEnvironmentSecret(environment, name, value string, updated time.Time) {
+	r.g.mu.Lock()
+	defer r.g.mu.Unlock()
+	r.environments[environment].secrets[name] = &storedSecret{value: value, created: updated, updated: updated}
+}
+
+// SetOrganizationSecret is the same for an organisation, and selected repositories of it.
+func (g *GitHub) SetOrganizationSecret(org, name, value string, updated time.Time, repositories ...*Repository) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := &storedSecret{value: value, created: updated, updated: updated, visibility: "selected"}
+	for _, r := range repositories {
+		s.repositories = append(s.repositories, r.ID)
+	}
+	g.owner(org).secrets.secrets[name] = s
+}
+
+// OrganizationSecretRepositories are the ids of the repositories that it is for.
+func (g *GitHub) OrganizationSecretRepositories(org, name string) []int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s := g.owner(org).secrets.secrets[name]; s != nil {
+		return s.repositories
+	}
+	return nil
+}
+
 func (g *GitHub) secretIn(store *secretStore, name string) (string, time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -135,7 +163,31 @@ func secretEndpoints() []endpoint {
 			endpoint{"DELETE " + base + "/{name}", byToken, write, func(c *call) { c.deleteSecret(scope.find(c, "write")) }},
 		)
 	}
-	return list
+	return append(list, endpoint{
+		"GET /orgs/{org}/actions/secrets/{name}/repositories", byToken, "organization_secrets=read",
+		func(c *call) { c.secretRepositories(organizationSecrets(c, "read")) },
+	})
+}
+
+// secretRepositories are those that a secret of an organisation is for, if it is for selected ones.
+func (c *call) secretRepositories(store *secretStore) {
+	if store == nil {
+		return
+	}
+	s := store.secrets[c.value("name")]
+	switch {
+	case s == nil:
+		c.fail(http.StatusNotFound, "Not Found")
+		return
+	case s.visibility != "selected":
+		c.fail(http.StatusConflict, "Visibility is not selected")
+		return
+	}
+	list := []any{}
+	for _, id := range s.repositories {
+		list = append(list, map[string]any{"id": id})
+	}
+	c.answer(http.StatusOK, map[string]any{"total_count": len(list), "repositories": list})
 }
 
 func (s *storedSecret) json(name string) map[string]any {
