@@ -1,12 +1,18 @@
 package egress
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/org/agent-sandbox/policy"
 )
 
 // TestHTTP2Requests that are never passed on, on a connection that carries good ones.
@@ -50,6 +56,92 @@ func TestHTTP2Requests(t *testing.T) {
 	}
 }
 
+// TestHTTP2Frames that net/http refuses by itself are in the record, each once, and good ones are not.
+func TestHTTP2Frames(t *testing.T) {
+	p := newPKI(t)
+	b := p.backend("a.example", true, func(http.ResponseWriter, *http.Request) {})
+	authority := fmt.Sprintf("a.example:%d", b.port)
+	head := func(path string) []string {
+		return []string{":method", "GET", ":scheme", "https", ":authority", authority, ":path", path}
+	}
+	for _, tt := range []struct {
+		name string
+		send func(conn io.Writer, f *http2.Framer) error
+		want string // in the reason; empty: nothing is refused
+	}{
+		{"positive control", func(_ io.Writer, f *http2.Framer) error { return f.WriteHeaders(headersOf(1, head("/open/x"))) }, ""},
+		{"path without a slash", func(_ io.Writer, f *http2.Framer) error { return f.WriteHeaders(headersOf(1, head("open/x"))) }, "PROTOCOL_ERROR"},
+		{"line break in a header", func(_ io.Writer, f *http2.Framer) error {
+			return f.WriteHeaders(headersOf(1, append(head("/open/x"), "x-a", "1\r\nX-Evil: 1")))
+		}, "PROTOCOL_ERROR"},
+		{"even stream", func(_ io.Writer, f *http2.Framer) error { return f.WriteHeaders(headersOf(2, head("/open/x"))) }, "PROTOCOL_ERROR"},
+		{"data on a stream that is not open", func(_ io.Writer, f *http2.Framer) error { return f.WriteData(1, true, []byte("x")) }, "PROTOCOL_ERROR"},
+		{"table that can't be decoded", func(_ io.Writer, f *http2.Framer) error {
+			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0xff, 0xff, 0xff, 0xff}, EndStream: true, EndHeaders: true})
+		}, "COMPRESSION_ERROR"},
+		{"frame that is too long", func(w io.Writer, _ *http2.Framer) error {
+			_, err := w.Write([]byte{0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1})
+			return err
+		}, "FRAME_SIZE_ERROR"},
+		{"window that is too large", func(_ io.Writer, f *http2.Framer) error { return f.WriteWindowUpdate(0, 1<<31-1) }, "FLOW_CONTROL_ERROR"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := p.inspecting(inspectedNetwork, b.port)
+			conn := s.secureDial("a.example", b.port, "h2")
+			framer := http2.NewFramer(conn, conn)
+			_, err := io.WriteString(conn, http2.ClientPreface)
+			if err = errors.Join(err, framer.WriteSettings(), tt.send(conn, framer)); err != nil {
+				t.Fatal(err)
+			}
+			r := s.rec.request(1)
+			if refused := r.Outcome == Refused; refused != (tt.want != "") {
+				t.Errorf("record %+v", r)
+			}
+			if tt.want != "" && (r.Code != CodeProtocol || !strings.Contains(r.Reason, tt.want) || r.Host != "a.example" || r.Count != 1) {
+				t.Errorf("record %+v, want %s", r, tt.want)
+			}
+			_ = conn.Close()
+			s.rec.ended(1)
+			if all := s.rec.requests(); len(all) != 1 {
+				t.Errorf("%d records: %+v", len(all), all)
+			}
+		})
+	}
+}
+
+// TestHTTP2Beginning: a connection that was agreed to be of HTTP/2, and is of something else or of nothing.
+func TestHTTP2Beginning(t *testing.T) {
+	p := newPKI(t)
+	b := p.backend("a.example", true, func(http.ResponseWriter, *http.Request) {})
+	for text, want := range map[string]policy.Code{
+		"GET /open/x HTTP/1.1\r\nHost: a.example\r\n\r\n": CodeProtocol,
+		"PRI * HT": CodeSlow,
+	} {
+		s := p.limited(inspectedNetwork, b.port, Limits{Opening: 200 * time.Millisecond})
+		conn := s.secureDial("a.example", b.port, "h2")
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+		if n, _ := io.Copy(io.Discard, conn); n != 0 {
+			t.Errorf("%q: an answer of %d bytes", text, n)
+		}
+		if r := s.rec.request(1); r.Outcome != Refused || r.Code != want {
+			t.Errorf("%q: record %+v, want %s", text, r, want)
+		}
+		_ = conn.Close()
+	}
+}
+
+// headersOf is one head that is a whole request.
+func headersOf(stream uint32, fields []string) http2.HeadersFrameParam {
+	var block strings.Builder
+	encoder := hpack.NewEncoder(&block)
+	for i := 0; i < len(fields); i += 2 {
+		_ = encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	return http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(block.String()), EndStream: true, EndHeaders: true}
+}
+
 // rawHTTP2 sends one head as it is and returns the status of the answer, or "reset".
 func rawHTTP2(t *testing.T, conn interface {
 	Read(p []byte) (int, error)
@@ -67,12 +159,7 @@ func rawHTTP2(t *testing.T, conn interface {
 	if err := framer.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
-	var block strings.Builder
-	encoder := hpack.NewEncoder(&block)
-	for i := 0; i < len(fields); i += 2 {
-		_ = encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
-	}
-	if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte(block.String()), EndStream: true, EndHeaders: true}); err != nil {
+	if err := framer.WriteHeaders(headersOf(1, fields)); err != nil {
 		t.Fatal(err)
 	}
 	for {

@@ -86,10 +86,7 @@ func (in *inspection) run(ctx context.Context, secure bool) *end {
 		}
 		conn = agent
 	}
-	if secure, ok := conn.(*tls.Conn); !ok || secure.ConnectionState().NegotiatedProtocol != "h2" {
-		conn = &firstVersion{Conn: conn, in: in}
-	}
-	if e := in.c.g.web.serve(ctx, conn); e != nil {
+	if e := in.c.g.web.serve(ctx, in, conn); e != nil {
 		return e
 	}
 	select {

@@ -19,21 +19,28 @@ import (
 	"github.com/org/agent-sandbox/policy"
 )
 
-// webServer is the server that all inspected connections are handed to.
+// webServer is the servers that all inspected connections are handed to: one for each version of HTTP, so that the connection goes through
+// what records their own refusals. net/http takes a connection of HTTP/2 that is not TLS's own for one without TLS; that it is none
+// was seen to before.
 type webServer struct {
-	server *http.Server
-	conns  chan net.Conn
-	done   chan struct{}
-	ended  chan struct{}
-	once   sync.Once
+	first, second *http.Server
+	conns, conns2 chan net.Conn
+	done          chan struct{}
+	running       sync.WaitGroup
+	once          sync.Once
 }
 
 func newWeb(g *Gateway) *webServer {
-	w := &webServer{conns: make(chan net.Conn), done: make(chan struct{}), ended: make(chan struct{})}
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(true)
-	w.server = &http.Server{
+	w := &webServer{conns: make(chan net.Conn), conns2: make(chan net.Conn), done: make(chan struct{})}
+	one, two := new(http.Protocols), new(http.Protocols)
+	one.SetHTTP1(true)
+	two.SetUnencryptedHTTP2(true)
+	w.first, w.second = w.start(g, one, w.conns), w.start(g, two, w.conns2)
+	return w
+}
+
+func (w *webServer) start(g *Gateway, protocols *http.Protocols, conns <-chan net.Conn) *http.Server {
+	server := &http.Server{
 		Handler: http.HandlerFunc(serveExchange), Protocols: protocols,
 		ReadHeaderTimeout: g.limits.Opening, MaxHeaderBytes: maxHead - 4<<10, // net/http adds that much
 		DisableGeneralOptionsHandler: true,
@@ -41,17 +48,21 @@ func newWeb(g *Gateway) *webServer {
 		ErrorLog:                     log.New(io.Discard, "", 0), // what goes wrong is in the record
 		ConnContext:                  withInspection,
 	}
-	go func() {
-		defer close(w.ended)
-		_ = w.server.Serve(handedOver{w}) // until close
-	}()
-	return w
+	w.running.Go(func() { _ = server.Serve(handedOver{conns, w.done}) }) // until close
+	return server
 }
 
 // serve hands a connection over.
-func (w *webServer) serve(ctx context.Context, conn net.Conn) *end {
+func (w *webServer) serve(ctx context.Context, in *inspection, conn net.Conn) *end {
+	to := w.conns
+	var wrapped net.Conn
+	if secure, ok := conn.(*tls.Conn); ok && secure.ConnectionState().NegotiatedProtocol == "h2" {
+		to, wrapped = w.conns2, &secondVersion{awaited: awaited{Conn: conn, in: in}}
+	} else {
+		wrapped = &firstVersion{awaited{Conn: conn, in: in}}
+	}
 	select {
-	case w.conns <- conn:
+	case to <- wrapped:
 		return nil
 	case <-ctx.Done():
 		return cause(ctx)
@@ -60,18 +71,22 @@ func (w *webServer) serve(ctx context.Context, conn net.Conn) *end {
 
 func (w *webServer) close() {
 	w.once.Do(func() { close(w.done) })
-	_ = w.server.Close()
-	<-w.ended
+	_ = w.first.Close()
+	_ = w.second.Close()
+	w.running.Wait()
 }
 
 // handedOver is a listener for connections that exist already.
-type handedOver struct{ w *webServer }
+type handedOver struct {
+	conns <-chan net.Conn
+	done  <-chan struct{}
+}
 
 func (h handedOver) Accept() (net.Conn, error) {
 	select {
-	case conn := <-h.w.conns:
+	case conn := <-h.conns:
 		return conn, nil
-	case <-h.w.done:
+	case <-h.done:
 		return nil, net.ErrClosed
 	}
 }
@@ -83,38 +98,40 @@ type inspectionKey struct{}
 
 // withInspection finds the inspection of a connection that net/http serves.
 func withInspection(ctx context.Context, conn net.Conn) context.Context {
-	if first, ok := conn.(*firstVersion); ok {
-		return context.WithValue(ctx, inspectionKey{}, first.in)
-	}
-	return context.WithValue(ctx, inspectionKey{}, conn.(*tls.Conn).NetConn().(*agentEnd).in)
+	return context.WithValue(ctx, inspectionKey{}, conn.(interface{ inspection() *inspection }).inspection())
 }
 
-// firstVersion is a connection of HTTP/1 as net/http gets it. HTTP/2 needs the connection as TLS has it.
-type firstVersion struct {
+// awaited is a connection on which net/http waits for a head, or for how HTTP/2 begins.
+type awaited struct {
 	net.Conn
 	in *inspection
 
 	deadline atomic.Pointer[time.Time]
-	told     sync.Once // after either the connection is over
+	told     sync.Once // after that the connection is over
 }
 
-// SetReadDeadline notes when a head has to be complete.
-func (f *firstVersion) SetReadDeadline(t time.Time) error {
-	f.deadline.Store(&t)
-	return f.Conn.SetReadDeadline(t)
+func (a *awaited) inspection() *inspection { return a.in }
+
+// SetReadDeadline notes when what is waited for has to be complete.
+func (a *awaited) SetReadDeadline(t time.Time) error {
+	a.deadline.Store(&t)
+	return a.Conn.SetReadDeadline(t)
 }
 
-// Read records a head that did not come in time, which net/http gives up without a word. It sets no other deadline than that, and one
+// Read records what did not come in time, which net/http gives up without a word. It sets no other deadline than that, and one
 // that has long passed to end a read.
-func (f *firstVersion) Read(p []byte) (int, error) {
-	n, err := f.Conn.Read(p)
-	if set := f.deadline.Load(); errors.Is(err, os.ErrDeadlineExceeded) && set.After(past) && !time.Now().Before(*set) {
-		f.told.Do(func() {
-			f.in.unreadable(CodeSlow, fmt.Sprintf("the head of a request was not complete after %s", f.in.c.g.limits.Opening), 0)
+func (a *awaited) Read(p []byte) (int, error) {
+	n, err := a.Conn.Read(p)
+	if set := a.deadline.Load(); errors.Is(err, os.ErrDeadlineExceeded) && set.After(past) && !time.Now().Before(*set) {
+		a.told.Do(func() {
+			a.in.unreadable(CodeSlow, fmt.Sprintf("the head of a request was not complete after %s", a.in.c.g.limits.Opening), 0)
 		})
 	}
 	return n, err
 }
+
+// firstVersion is a connection of HTTP/1 as net/http gets it.
+type firstVersion struct{ awaited }
 
 // ownError is how net/http begins its answer to what it can't read, after the status: the handler is never called for that.
 const ownError = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
