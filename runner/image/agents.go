@@ -3,6 +3,7 @@ package image
 import (
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -55,7 +56,13 @@ func (a Agent) files() ([]extraFile, error) {
 	if have := p.Dependencies[a.Package]; have != a.Version {
 		return nil, fmt.Errorf("the agent %s is pinned to %s, and its lock file has %q", a.Name, a.Version, have)
 	}
-	return agentLockFiles(a.Name, lock, p), nil
+	files := agentLockFiles(a.Name, lock, p)
+	// Where the program of the platform's package goes, of agents whose own scripts would put it there.
+	native, err := fs.ReadFile(agentFiles, path.Join("agents", a.Name, "native"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return files, nil
+	}
+	return append(files, extraFile{path.Join(agentsContext, a.Name, "native"), native}), err
 }
 
 func readAgentLock(name string) (lock []byte, p packageJSON, err error) {
@@ -97,6 +104,10 @@ func (in *Inputs) install(agents []Agent) error {
 			return err
 		}
 		in.agents = append(in.agents, files...)
+		if in.Agents == nil {
+			in.Agents = map[string]AgentLock{}
+		}
+		in.Agents[a.Name] = AgentLock{a.Version, digestOf(files[0].content)}
 	}
 	lock, p, err := readAgentLock("node")
 	if err != nil {

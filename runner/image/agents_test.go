@@ -91,6 +91,65 @@ func TestAgentStages(t *testing.T) {
 	}
 }
 
+// TestAgentPlatforms: each lock file that has programs for platforms has one for each of ours, and each C library if it tells them apart. None is
+// for another system, or for newer processors: the image shall be the same wherever it is built.
+func TestAgentPlatforms(t *testing.T) {
+	for _, a := range append(npmKits(t), Agent{Name: "node"}) {
+		lock, _, err := readAgentLock(a.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file struct {
+			Packages map[string]struct{ OS, CPU any }
+		}
+		if err := json.Unmarshal(lock, &file); err != nil {
+			t.Fatal(err)
+		}
+		have := map[string]int{}
+		for name, p := range file.Packages {
+			if strings.Contains(name, "darwin") || strings.Contains(name, "win32") || strings.Contains(name, "windows") {
+				t.Errorf("%s: %s is for no Linux", a.Name, name)
+			}
+			if name == "node_modules/"+a.Package || p.CPU == nil {
+				continue
+			}
+			platform := regexp.MustCompile(`-(x64|arm64)(-baseline)?(-musl)?$`).FindStringSubmatch(name)
+			if platform == nil {
+				t.Errorf("%s: %s is for another platform", a.Name, name)
+				continue
+			}
+			have[platform[1]+platform[3]]++
+		}
+		for platform, n := range have {
+			counterpart := strings.NewReplacer("x64", "arm64", "arm64", "x64").Replace(platform)
+			if n != 1 || have[counterpart] != 1 {
+				t.Errorf("%s: %d programs for %s, and %d for %s; want one of each", a.Name, n, platform, have[counterpart], counterpart)
+			}
+		}
+	}
+}
+
+// TestChangedAgents: what the lock has and what this program installs.
+func TestChangedAgents(t *testing.T) {
+	is := map[string]AgentLock{"claude": {"2", hexDigest("1")}, "codex": {"1", hexDigest("2")}}
+	for _, tt := range []struct {
+		name string
+		was  map[string]AgentLock
+		want string // a part of the only message; empty: nothing changed
+	}{
+		{"same", is, ""},
+		{"another version", map[string]AgentLock{"claude": {"1", hexDigest("1")}, "codex": is["codex"]}, "the agent claude is 2 by its kit, and 1 in the lock"},
+		{"another lock file", map[string]AgentLock{"claude": is["claude"], "codex": {"1", hexDigest("3")}}, "for the agent codex 1 is not what the lock has"},
+		{"one more", map[string]AgentLock{"claude": is["claude"]}, "codex is not in the lock"},
+		{"one less", map[string]AgentLock{"claude": is["claude"], "codex": is["codex"], "gemini": {}}, "gemini is in the lock"},
+	} {
+		got := changedAgents(is, tt.was)
+		if tt.want == "" && len(got) > 0 || tt.want != "" && (len(got) != 1 || !strings.Contains(got[0], tt.want)) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
 // TestAgentInputs: which agents, and which of their versions, is part of what the image is made from; their order is not.
 func TestAgentInputs(t *testing.T) {
 	all := npmKits(t)

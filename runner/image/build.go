@@ -148,8 +148,8 @@ func (b *Builder) find(ctx context.Context, name string) (engine.Image, error) {
 	if !errors.Is(err, engine.ErrNoImage) || !b.Pull {
 		return img, err
 	}
-	if err := b.Engine.Pull(ctx, name, b.Line); err != nil {
-		return img, err
+	if failed := b.Engine.Pull(ctx, name, b.Line); failed != nil {
+		return img, fmt.Errorf("%w, and it can't be pulled: %v", err, failed)
 	}
 	return b.Engine.Image(ctx, name)
 }

@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,11 +22,13 @@ import (
 
 // Source says what to build from.
 type Source struct {
-	File   string            // path of the Dockerfile on the host; its directory is the context
-	Target string            // the stage to build; empty for the last
-	Args   map[string]string // build arguments
-	Agents []Agent           // to be installed on top of what the Dockerfile builds
-	Hidden func(path string, dir bool) bool
+	File    string            // path of the Dockerfile on the host
+	Base    string            // instead of a Dockerfile: the image that the agents are put on, as FROM has it
+	Context string            // directory on the host that the Dockerfile copies from; empty for its own
+	Target  string            // the stage to build; empty for the last
+	Args    map[string]string // build arguments
+	Agents  []Agent           // to be installed on top of what the Dockerfile builds
+	Hidden  func(path string, dir bool) bool
 	// Hidden tells of a path in the context, slash-separated, that it never gets into an image; nil for none. Where
 	// the context is a part of the project, its paths are relative to the context all the same.
 }
@@ -35,10 +38,11 @@ type Source struct {
 type Inputs struct {
 	Dockerfile *Dockerfile
 	Args       map[string]string
-	Files      []File // what the Dockerfile copies, sorted by path; nothing else is sent to the engine
-	root       *os.Root
-	built      *Dockerfile // with the stages that install agents
-	agents     []extraFile // that these stages copy
+	Files      []File               // what the Dockerfile copies, sorted by path; nothing else is sent to the engine
+	Agents     map[string]AgentLock // what is installed on top, by the names of the kits
+	root       *os.Root             // of the context; nil without one
+	built      *Dockerfile          // with the stages that install agents
+	agents     []extraFile          // that these stages copy
 }
 
 // File is a file of the context, as git would know it: of its mode only the executable bit counts, of its times none.
@@ -58,36 +62,59 @@ const (
 
 // ReadInputs reads a Dockerfile and hashes what it copies. Close must be called.
 func ReadInputs(src Source) (_ *Inputs, err error) {
-	dir := filepath.Dir(src.File)
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("build context: %w", err)
-	}
-	in := &Inputs{Args: src.Args, root: root}
+	in := &Inputs{Args: src.Args}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, root.Close())
+			err = errors.Join(err, in.Close())
 		}
 	}()
-	text, err := readBounded(root, filepath.Base(src.File), maxDockerfile)
-	if err != nil {
-		return nil, fmt.Errorf("read Dockerfile: %w", err)
+	text := []byte("FROM " + src.Base + "\n")
+	if src.Base == "" {
+		if text, err = in.open(src); err != nil {
+			return nil, err
+		}
 	}
 	if in.Dockerfile, err = ParseDockerfile(text); err == nil {
 		in.Dockerfile, err = in.Dockerfile.until(src.Target)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", src.File, err)
+		return nil, fmt.Errorf("%s: %w", cmp.Or(src.File, src.Base), err)
 	}
 	in.built = in.Dockerfile
 	if err := in.install(src.Agents); err != nil {
 		return nil, err
 	}
+	if in.root == nil {
+		return in, nil
+	}
 	return in, in.gather(filepath.Base(src.File), src.Hidden)
 }
 
+// open reads the Dockerfile and opens the context.
+func (in *Inputs) open(src Source) ([]byte, error) {
+	dir := filepath.Dir(src.File)
+	beside, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("build context: %w", err)
+	}
+	defer beside.Close()
+	text, err := readBounded(beside, filepath.Base(src.File), maxDockerfile)
+	if err != nil {
+		return nil, fmt.Errorf("read Dockerfile: %w", err)
+	}
+	if in.root, err = os.OpenRoot(cmp.Or(src.Context, dir)); err != nil {
+		return nil, fmt.Errorf("build context: %w", err)
+	}
+	return text, nil
+}
+
 // Close lets go of the context.
-func (in *Inputs) Close() error { return in.root.Close() }
+func (in *Inputs) Close() error {
+	if in.root == nil {
+		return nil
+	}
+	return in.root.Close()
+}
 
 func readBounded(root *os.Root, name string, limit int64) ([]byte, error) {
 	f, err := root.Open(name)

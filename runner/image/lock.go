@@ -56,18 +56,37 @@ type Recipe struct {
 	Dockerfile string            `json:"dockerfile"` // digest
 	Context    string            `json:"context"`    // digest of the files that it copies
 	Args       map[string]string `json:"args,omitempty"`
-	Inputs     string            `json:"inputs"` // digest of all of these
-	Bases      []Base            `json:"bases,omitempty"`
-	Epoch      int64             `json:"epoch"` // seconds since 1970
+	// Agents are what was installed on top, by the names of their kits.
+	Agents map[string]AgentLock `json:"agents,omitempty"`
+	Inputs string               `json:"inputs"` // digest of all of these
+	Bases  []Base               `json:"bases,omitempty"`
+	Epoch  int64                `json:"epoch"` // seconds since 1970
 }
 
-// BuildKey is how the lock calls an image that is built from a Dockerfile of the project, or from a stage of it.
-func BuildKey(dockerfile, target string) string {
+// AgentLock pins an agent that is installed on top of an image.
+type AgentLock struct {
+	Version string `json:"version"`
+	Lock    string `json:"lock"` // digest of npm's lock file, which has the hashes of all that is installed
+}
+
+// FromKey is how the lock calls an image with agents on top of another one.
+func FromKey(reference string, agents []string) string { return withAgents("from:"+reference, agents) }
+
+// withAgents is the key of an image with agents on top; their order does not count.
+func withAgents(key string, agents []string) string {
+	for _, name := range slices.Sorted(slices.Values(agents)) {
+		key += "+" + name
+	}
+	return key
+}
+
+// BuildKey is how the lock calls an image that is built from a Dockerfile of the project, or from a stage of it, with agents on top.
+func BuildKey(dockerfile, target string, agents []string) string {
 	key := "build:" + filepath.ToSlash(dockerfile)
 	if target != "" {
 		key += "#" + target
 	}
-	return key
+	return withAgents(key, agents)
 }
 
 // LockError is a lock file that can't be used.
@@ -152,6 +171,9 @@ func (e Entry) check(key string) error {
 	}
 	if r := e.Build; r != nil {
 		digests["build.dockerfile"], digests["build.context"], digests["build.inputs"] = r.Dockerfile, r.Context, r.Inputs
+		for name, a := range r.Agents {
+			digests["build.agents."+name+".lock"] = a.Lock
+		}
 		for i, b := range r.Bases {
 			digests[fmt.Sprintf("build.bases[%d].digest", i)] = b.Digest
 		}
@@ -161,7 +183,7 @@ func (e Entry) check(key string) error {
 			return fmt.Errorf("%s: %q is not sha256: and 64 hexadecimal digits", name, digests[name])
 		}
 	}
-	isBuild := strings.HasPrefix(key, "build:")
+	isBuild := strings.HasPrefix(key, "build:") || strings.HasPrefix(key, "from:")
 	switch {
 	case !platformForm.MatchString(e.Platform):
 		return fmt.Errorf("platform: %q is not such as linux/amd64", e.Platform)
@@ -171,6 +193,19 @@ func (e Entry) check(key string) error {
 		return errors.New("build: it is there for an image that is built, and for no other")
 	case e.Resolved.IsZero():
 		return errors.New("resolved: there is no time")
+	}
+	return e.checkAgents()
+}
+
+// checkAgents compares what was installed with what was found.
+func (e Entry) checkAgents() error {
+	if e.Build == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Build.Agents)) {
+		if installed, found := e.Build.Agents[name].Version, e.Agents[name]; installed != found {
+			return fmt.Errorf("agents.%s: %q was found in the image, and %q was installed", name, found, installed)
+		}
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func someLock() *Lock {
 			Agents: map[string]string{"claude": "2.0.1"},
 			Build: &Recipe{
 				Dockerfile: hexDigest("1"), Context: hexDigest("2"), Inputs: hexDigest("3"), Epoch: 1754697600,
-				Args: map[string]string{"A": "<b>"}, Bases: []Base{{"debian:13", hexDigest("4")}},
+				Args: map[string]string{"A": "<b>"}, Agents: map[string]AgentLock{"claude": {"2.0.1", hexDigest("5")}}, Bases: []Base{{"debian:13", hexDigest("4")}},
 			},
 		},
 	}}
@@ -62,6 +62,8 @@ func TestLockTampered(t *testing.T) {
 		{"version", `"version": 1`, `"version": 2`, "version 2"},
 		{"type", `"version": 1`, `"version": "1"`, "cannot unmarshal"},
 		{"platform", "linux/amd64", "windows/amd64", "platform: "},
+		{"an agent's version", `"version": "2.0.1"`, `"version": "2.0.2"`, "agents.claude: "},
+		{"an agent's lock file", hexDigest("5"), "5", "build.agents.claude.lock: "},
 		{"build without a recipe", "build:Dockerfile", "Dockerfile", "build: "},
 		{"cut off", "}\n", "", "unexpected EOF"},
 		{"more after it", "\n}\n", "\n}\n{}\n", "follows the end"},

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/org/agent-sandbox/runner/engine"
@@ -92,7 +94,8 @@ func (b *Builder) differences(ctx context.Context, dir string, n *normal, id str
 // RecipeOf says what an image is built from.
 func RecipeOf(in *Inputs, r *Result) *Recipe {
 	return &Recipe{
-		Dockerfile: in.DockerfileDigest(), Context: in.ContextDigest(), Args: in.Args, Inputs: r.Inputs, Bases: r.Bases, Epoch: r.Epoch.Unix(),
+		Dockerfile: in.DockerfileDigest(), Context: in.ContextDigest(), Args: in.Args, Agents: in.Agents, Inputs: r.Inputs, Bases: r.Bases,
+		Epoch: r.Epoch.Unix(),
 	}
 }
 
@@ -105,8 +108,37 @@ func changedInputs(in *Inputs, r *Recipe) []string {
 	if in.ContextDigest() != r.Context {
 		all = append(all, "a file that the Dockerfile copies was changed after the lock")
 	}
-	if len(all) == 0 && in.Digest() != r.Inputs {
+	all = append(all, changedAgents(in.Agents, r.Agents)...)
+	if !maps.Equal(in.Args, r.Args) {
 		all = append(all, "the build arguments are others than the lock's")
+	}
+	if len(all) == 0 && in.Digest() != r.Inputs {
+		all = append(all, "the lock is of another version of agent-sandbox, or was altered")
+	}
+	return all
+}
+
+// changedAgents compares what this program installs with what the lock says.
+func changedAgents(is, was map[string]AgentLock) []string {
+	names := maps.Clone(was)
+	if names == nil {
+		names = map[string]AgentLock{}
+	}
+	maps.Copy(names, is)
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		a, now := is[name]
+		b, before := was[name]
+		switch {
+		case !before:
+			all = append(all, fmt.Sprintf("the agent %s is not in the lock", name))
+		case !now:
+			all = append(all, fmt.Sprintf("the agent %s is in the lock, and not wanted any more", name))
+		case a.Version != b.Version:
+			all = append(all, fmt.Sprintf("the agent %s is %s by its kit, and %s in the lock", name, a.Version, b.Version))
+		case a.Lock != b.Lock:
+			all = append(all, fmt.Sprintf("what is installed for the agent %s %s is not what the lock has", name, a.Version))
+		}
 	}
 	return all
 }
