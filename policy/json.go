@@ -87,9 +87,10 @@ type planAgent struct {
 }
 
 type planImage struct {
-	Reference string `json:"reference,omitempty"`
-	Build     string `json:"build,omitempty"`
-	Target    string `json:"target,omitempty"`
+	Reference string   `json:"reference,omitempty"`
+	Build     string   `json:"build,omitempty"`
+	Target    string   `json:"target,omitempty"`
+	Agents    []string `json:"agents,omitempty"`
 }
 
 type planWorkspace struct {

@@ -89,6 +89,29 @@ func LookupKit(name string) (Kit, bool) {
 	return all[at], true
 }
 
+// Installable are the names of the kits that can be installed in an image, sorted: those of npm, since only a lock file of npm has the
+// integrity hashes of all that is fetched.
+func Installable() []string {
+	var names []string
+	for _, k := range kitData() {
+		if k.Install.From == "npm" {
+			names = append(names, k.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ImageAgents are the kits that the image of a run gets installed, when the run starts the agent of this name. What the policy says
+// about its image is all that is in it. Where it says nothing, the image is the program's default, which has no agent, and gets that
+// one if it can be installed.
+func (p *Policy) ImageAgents(started string) []string {
+	if p.Image.IsZero() && slices.Contains(Installable(), started) {
+		return []string{started}
+	}
+	return p.Image.Agents
+}
+
 // Kit finds a kit: one of the program's, or one that the policy defines.
 func (p *Policy) Kit(name string) (Kit, bool) {
 	if k, ok := LookupKit(name); ok {

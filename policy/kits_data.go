@@ -119,8 +119,8 @@ func geminiKit() Kit {
 // https://opencode.ai/docs/cli, https://opencode.ai/docs/config
 func opencodeKit() Kit {
 	return Kit{
-		Name: "opencode", About: "opencode, with a model of Anthropic, OpenAI, Google or OpenRouter", Version: "1.18.33", Source: "https://opencode.ai/docs", Tried: true,
-		Install:     Install{"npm", "opencode-ai", "1.18.33"},
+		Name: "opencode", About: "opencode, with a model of Anthropic, OpenAI, Google or OpenRouter", Version: "1.18.18", Source: "https://opencode.ai/docs", Tried: true,
+		Install:     Install{"npm", "opencode-ai", "1.18.18"},
 		Command:     []string{"opencode", "run", "--auto"},
 		Interactive: []string{"opencode", "--auto", "--prompt=" + TaskWord},
 		Credentials: []KitCredential{
@@ -139,7 +139,7 @@ func opencodeKit() Kit {
 		Files: []KitFile{
 			{
 				Name: "opencode-lock.json", Home: ".config/opencode/package-lock.json",
-				Content: `{"packages": {"": {"dependencies": {"@opencode-ai/plugin": "1.18.33"}}}}` + "\n",
+				Content: `{"packages": {"": {"dependencies": {"@opencode-ai/plugin": "1.18.18"}}}}` + "\n",
 			},
 			{Name: "opencode-modules", Home: ".config/opencode/node_modules/README", Content: "Empty, so that nothing is fetched.\n"},
 		},

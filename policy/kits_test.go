@@ -1,9 +1,7 @@
 package policy
 
 import (
-	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -57,38 +55,37 @@ func TestKitsAreComplete(t *testing.T) {
 	}
 }
 
-// TestTriedVersions: what the kits say is tried is what the tests' image installs, as its lock file has it: by content, from wherever.
-func TestTriedVersions(t *testing.T) {
-	var manifest struct{ Dependencies map[string]string }
-	var lock struct {
-		Packages map[string]struct{ Version, Integrity, Resolved string }
-	}
-	for name, into := range map[string]any{"package.json": &manifest, "package-lock.json": &lock} {
-		b, err := os.ReadFile(filepath.Join("../testdata/agents", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(b, into); err != nil {
-			t.Fatal(err)
-		}
-	}
-	tried := map[string]string{}
+// TestTriedKits: the programs that our tests run are those that can be installed, and the image's bash. Their lock files have the kits'
+// versions: runner/image tests that.
+func TestTriedKits(t *testing.T) {
+	var tried []string
 	for _, name := range Agents() {
-		if k := kit(t, name); k.Tried && k.Install.From == "npm" {
-			tried[k.Install.Package] = k.Version
+		if k := kit(t, name); k.Tried && name != "shell" {
+			tried = append(tried, name)
 		}
 	}
-	if diff := cmp.Diff(tried, manifest.Dependencies); diff != "" {
-		t.Errorf("the kits and the image differ (-kits +image)\n%s", diff)
+	if diff := cmp.Diff(Installable(), tried); diff != "" {
+		t.Errorf("the kits that can be installed and those that are tried differ (-installable +tried)\n%s", diff)
 	}
-	for name, p := range lock.Packages {
-		if name != "" && p.Integrity == "" || p.Resolved != "" {
-			t.Errorf("package-lock.json: %s is pinned by %q, from %q", name, p.Integrity, p.Resolved)
-		}
-	}
-	for name, version := range tried {
-		if got := lock.Packages["node_modules/"+name].Version; got != version {
-			t.Errorf("package-lock.json has %s %s, want %s", name, got, version)
+}
+
+// TestImageAgents: what a policy says about its image is all that is in it; where it says nothing, the agent comes with it.
+func TestImageAgents(t *testing.T) {
+	for _, tt := range []struct {
+		policy, started string
+		want            []string
+	}{
+		{"", "claude", []string{"claude"}},
+		{"", "aider", nil},
+		{"", "shell", nil},
+		{"", "", nil},
+		{"agents: {mine: {command: [x]}}\n", "mine", nil},
+		{"image: debian:13\n", "claude", nil},
+		{"image: {build: Dockerfile}\n", "claude", nil},
+		{"image: {agents: [opencode, codex]}\n", "claude", []string{"codex", "opencode"}},
+	} {
+		if got := mustLoad(t, "version: 1\n"+tt.policy).ImageAgents(tt.started); !slices.Equal(got, tt.want) {
+			t.Errorf("%q: ImageAgents(%q) = %q, want %q", tt.policy, tt.started, got, tt.want)
 		}
 	}
 }

@@ -87,8 +87,8 @@ func (n *narrower) scalars() {
 	n.out.User = stricter(n, "user", p.User, c.User, UserAgent, UserRoot)
 	n.out.Seccomp = stricter(n, "seccomp", p.Seccomp, c.Seccomp, SeccompStrict, SeccompDefault)
 	switch {
-	case c.Image == Image{} || p.Image == c.Image:
-	case p.Image == Image{}:
+	case c.Image.IsZero() || p.Image.equal(c.Image):
+	case p.Image.IsZero():
 		n.out.Image = c.Image
 		n.lowered("image", "the default", c.Image.String())
 	default:
@@ -115,15 +115,19 @@ func (n *narrower) agents() {
 	slices.SortFunc(n.out.Agents, func(a, b OwnAgent) int { return cmp.Compare(a.Name, b.Name) })
 }
 
-// String is the reference, or "build PATH", with "#STAGE" where one is named.
+// String is the reference, or "build PATH", with "#STAGE" where one is named; and then "with AGENT, AGENT".
 func (i Image) String() string {
-	switch {
-	case i.Target != "":
-		return "build " + i.Build + "#" + i.Target
-	case i.Build != "":
-		return "build " + i.Build
+	text := cmp.Or(i.Reference, "the default")
+	if i.Build != "" {
+		text = "build " + i.Build
 	}
-	return i.Reference
+	if i.Target != "" {
+		text += "#" + i.Target
+	}
+	if len(i.Agents) > 0 {
+		text += " with " + strings.Join(i.Agents, ", ")
+	}
+	return text
 }
 
 func (n *narrower) workspace() {

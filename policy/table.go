@@ -14,7 +14,8 @@ func fileKind() kind[Policy] {
 		key("version", versionKind(), func(p *Policy) *int { return &p.Version },
 			"Version of the format. This program reads version 1.").must(),
 		key("image", imageKind(), func(p *Policy) *Image { return &p.Image },
-			"What the sandbox runs: a Docker reference, the id of an image that exists only in the engine, or {build: Dockerfile}."),
+			"What the sandbox runs: a Docker reference, the id of an image that exists only in the engine, {build: Dockerfile}, or {from: reference, agents: [...]}. "+
+				"Without it the program's default image, with the policy's agent."),
 		key("agent", plainText(agentName()), func(p *Policy) *string { return &p.Agent },
 			"Kit of the agent: how to start it, the hosts and the credential that it needs. One of "+strings.Join(Agents(), ", ")+", or of `agents`."),
 		key("agents", agentsKind(), func(p *Policy) *[]OwnAgent { return &p.Agents },
@@ -53,28 +54,6 @@ func versionKind() kind[int] {
 		*into = Version
 		return true
 	}}
-}
-
-func imageKind() kind[Image] {
-	const (
-		domain = `[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]{1,5})?`
-		name   = `[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
-		tag    = `:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}`
-		digest = `sha256:[a-f0-9]{64}`
-	)
-	reference := nameRule{ // https://github.com/distribution/reference
-		`(?:` + domain + `/)?` + name + `(?:/` + name + `)*(?:` + tag + `)?(?:@` + digest + `)?|` + digest,
-		`an image reference such as "debian:13-slim" or "ghcr.io/acme/agent@sha256:..."`,
-	}
-	return either("an image reference or {build: Dockerfile}", map[yaml.Kind]kind[Image]{
-		yaml.ScalarNode: text(reference, func(s string) (Image, error) { return Image{Reference: s}, nil }),
-		yaml.MappingNode: object(
-			key("build", text(nameRule{`[^/\\:\n\r][^\\:\n\r]{0,500}`, "a path of a Dockerfile in the project"}, parseProjectPath),
-				func(i *Image) *string { return &i.Build }, "Path of a Dockerfile, relative to the project.").must(),
-			key("target", plainText(nameRule{`[A-Za-z][A-Za-z0-9_.-]{0,127}`, "the name of a stage, as in FROM ... AS name"}),
-				func(i *Image) *string { return &i.Target }, "Stage of the Dockerfile that is built. Default: the last."),
-		),
-	})
 }
 
 func workspaceKind() kind[Workspace] {

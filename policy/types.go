@@ -1,6 +1,9 @@
 package policy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Version is the only format version that this program reads and writes.
 const Version = 1
@@ -35,11 +38,19 @@ func (p *Policy) Name() string { return p.name }
 // The zero Place means that it doesn't, so that the value is the default.
 func (p *Policy) Place(path string) Place { return p.places[path] }
 
-// Image says what the sandbox runs: a reference or a Dockerfile to build, never both; neither means the program's default.
+// Image says what the sandbox runs: a reference or something to build, never both; neither means the program's default.
 type Image struct {
-	Reference string // a Docker reference, or the id of an image that exists only in the engine
-	Build     string // slash-separated path of a Dockerfile, relative to the project
-	Target    string // the stage of it to build; empty for the last
+	Reference string   // a Docker reference, or the id of an image that exists only in the engine
+	Build     string   // slash-separated path of a Dockerfile or a devcontainer.json, relative to the project
+	Target    string   // the stage of it to build; empty for the last
+	Agents    []string // kits that are installed on top, sorted; see [Policy.ImageAgents]
+}
+
+// IsZero tells that the policy says nothing about the image.
+func (i Image) IsZero() bool { return i.equal(Image{}) }
+
+func (i Image) equal(o Image) bool {
+	return i.Reference == o.Reference && i.Build == o.Build && i.Target == o.Target && slices.Equal(i.Agents, o.Agents)
 }
 
 // User is the identity of the agent inside.

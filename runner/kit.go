@@ -121,10 +121,10 @@ func (r *run) lacksProgram(end ending) error {
 		hint += " (" + source + ")"
 	}
 	if k.Install.From == "npm" && !k.Own {
-		hint = "`agent-sandbox image build --agent " + k.Name + "` makes one that has it"
+		hint = "`image: {from: REFERENCE, agents: [" + k.Name + "]}` in the policy installs it"
 	}
 	return &RefusedError{
 		Reason: fmt.Sprintf("the agent %s is not in the image: %s has no program %s", k.Name, r.cfg.Image, k.Program()),
-		Hint:   hint + ", or name one that has it with `image:` or --image; README.md has a Dockerfile under Agents",
+		Hint:   hint + ", or name one that has it with `image:` or --image",
 	}
 }

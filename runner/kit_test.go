@@ -78,7 +78,7 @@ func TestKitEnds(t *testing.T) {
 			t.Errorf("%s: %s, %q; want %s, %q", name, got.Outcome, got.Reason, tt.outcome, tt.reason)
 		}
 		refused, _ := errors.AsType[*RefusedError](err)
-		if (refused != nil) != (tt.outcome == event.Refused) || refused != nil && !strings.Contains(refused.Hint, "image build --agent claude") {
+		if (refused != nil) != (tt.outcome == event.Refused) || refused != nil && !strings.Contains(refused.Hint, "agents: [claude]") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -24,7 +24,10 @@ func (a *app) agentsCommand() *cobra.Command {
 defines under "agents:". With a name it shows how the agent is started, what it works with, and
 which settings it gets.
 
-A kit does not install anything: the image has to have the agent's program, as "image build --agent" puts it there.`,
+A run installs nothing: the image has to have the agent's program. "image lock" and "image build" put
+it there, of the kits that the column INSTALL has npm for; where the policy says nothing about its image
+they do so with the agent that it names. TRIED are those that our tests run, at this version; the
+others are written down from their documentation.`,
 		Example: `  agent-sandbox agents
   agent-sandbox agents claude
   agent-sandbox agents --json`,
@@ -155,16 +158,27 @@ func (a *app) listAgents(p *policy.Policy, asJSON bool) error {
 	}
 	return a.answer(func(out io.Writer) error {
 		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-		fmt.Fprintln(w, "AGENT\tVERSION\tCREDENTIAL\tHOSTS\tABOUT")
+		fmt.Fprintln(w, "AGENT\tVERSION\tTRIED\tINSTALL\tCREDENTIAL\tHOSTS\tABOUT")
 		for _, j := range list {
 			var services []string
 			for _, c := range j.Credentials {
 				services = append(services, c.Service)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", j.Name, orDash(j.Version), orDash(strings.Join(services, " | ")), orDash(short(j.hosts())), j.About)
+			from, _, _ := strings.Cut(j.Install, " ")
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", j.Name, orDash(j.Version), triedWord(j), orDash(from), orDash(strings.Join(services, " | ")), orDash(short(j.hosts())), j.About)
 		}
 		return w.Flush()
 	})
+}
+
+func triedWord(j agentJSON) string {
+	switch {
+	case j.Tried:
+		return "yes"
+	case j.Own:
+		return "-"
+	}
+	return "no"
 }
 
 func orDash(s string) string {

@@ -24,7 +24,7 @@ import (
 	"github.com/org/agent-sandbox/runner/runs"
 )
 
-// The real agents do a task in the sandbox, with a model of ours: see testdata/agents and runner/runnertest.
+// The real agents do a task in the sandbox, with a model of ours: see .github/scripts/agents and runner/runnertest.
 
 // agentsImage has the agents' programs.
 func agentsImage() string { return cmp.Or(os.Getenv("AGENTS"), "agent-sandbox-agents:dev") }
@@ -357,9 +357,10 @@ func TestAgentNotInImage(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	u.env = append(u.env, "ANTHROPIC_API_KEY=sk-ant-api03-test-KEYKEYKEYKEYKEYKEYKEYKEY")
+	u.policy("image: " + testImage() + "\n")
 	r := u.run("--agent", "claude", "mend it")
 	u.wantCode(r, 125)
-	for _, want := range []string{"the agent claude is not in the image", "hint: `agent-sandbox image build --agent claude`"} {
+	for _, want := range []string{"the agent claude is not in the image", "hint: `image: {from: REFERENCE, agents: [claude]}`"} {
 		if !strings.Contains(r.stderr, want) {
 			t.Errorf("stderr has no %q: %s", want, r.stderr)
 		}

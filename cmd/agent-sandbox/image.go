@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +55,7 @@ func (f *imageFlags) register(c *cobra.Command) {
 
 func (f *imageFlags) registerArgs(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.args, "build-arg", nil, "NAME=VALUE for an ARG of the Dockerfile, instead of the lock file's; it is recorded, so no secrets; repeatable")
+	c.Flags().BoolVar(&f.noCache, "no-cache", false, "build every step anew")
 }
 
 func (a *app) imageBuildCommand() *cobra.Command {
@@ -68,15 +68,17 @@ base becomes one layer, in order, with one date for all files; caches, logs, ran
 the engine and the history go. So two builds of the same inputs have the same digest, on any
 engine, with BuildKit or without.
 
-Built is the Dockerfile that the policy's image.build names, or --file. Its directory is the context. Of that,
-only the files that the Dockerfile copies are sent and count as inputs; .dockerignore is kept to,
-.git and what the policy hides from agents are never in it. Modes are git's: executable or not.
+Built is what the policy's image says, or --file: a Dockerfile, whose directory is the context, or a
+devcontainer.json, of which the section "build" or "image" is read. Of the context only the files
+that the Dockerfile copies are sent and count as inputs; .dockerignore is kept to, .git and what the
+policy hides from agents are never in it. Modes are git's: executable or not.
 
-With --agent an agent is installed on top of whatever the Dockerfile makes, below /opt/agents, by
-npm from a lock file with integrity hashes that this program has. npm itself does not stay in the
-image, nor does it have to be there where the base has apt-get; a base without Node gets one. Of
-the kits these are claude, codex, gemini and opencode. "run --image NAME" then takes the image by
-the name that is printed.
+The agents of the policy's image.agents, and of --agent, are installed on top, below /opt/agents, by
+npm from lock files with integrity hashes that this program has; scripts of packages are not run.
+npm itself does not stay in the image, nor does it have to be there where the base has apt-get; a
+base without Node gets one. These are ` + strings.Join(policy.Installable(), ", ") + `. With neither
+Dockerfile nor image in the policy the agent that it names is put on the program's own image.
+"run" finds what was built by itself; with --agent or --file it takes it as "run --image NAME".
 
 The date is SOURCE_DATE_EPOCH if that is set, else the base image's. DOCKER_BUILDKIT=0 or 1
 chooses the engine's builder. A base that the engine lacks is pulled.`,
@@ -88,11 +90,10 @@ chooses the engine's builder. A base that the engine lacks is pulled.`,
 	}
 	f.register(c)
 	f.registerArgs(c)
-	c.Flags().StringVar(&f.file, "file", "", "Dockerfile, instead of the policy's image.build")
+	c.Flags().StringVar(&f.file, "file", "", "Dockerfile or devcontainer.json, instead of the policy's image.build")
 	c.Flags().StringVar(&f.target, "target", "", "stage of the Dockerfile to build, instead of the policy's or the last")
 	c.Flags().StringVar(&f.sbom, "sbom", "", "write the list of packages in the image to this file (CycloneDX JSON)")
-	c.Flags().StringArrayVar(&f.agents, "agent", nil, "install the agent of this kit on top, at the kit's version; repeatable")
-	c.Flags().BoolVar(&f.noCache, "no-cache", false, "build every step anew")
+	c.Flags().StringArrayVar(&f.agents, "agent", nil, "install the agent of this kit on top, beside the policy's, at the kit's version; repeatable")
 	return c
 }
 
@@ -201,50 +202,23 @@ func systemCertificates() []byte {
 	return nil
 }
 
-// source is what is built: of --file, else of the policy.
-func (j *imageJob) source(f imageFlags) (src image.Source, key string, err error) {
-	file, target := f.file, f.target
-	switch {
-	case file != "":
-		if file, err = filepath.Abs(file); err != nil {
-			return src, "", err
-		}
-	case j.policy.Image.Build != "":
-		file = filepath.Join(j.project, filepath.FromSlash(j.policy.Image.Build))
-		target = cmp.Or(target, j.policy.Image.Target)
-	default:
-		return src, "", usage("nothing to build: the policy has no `image: {build: Dockerfile}`\nhint: name a Dockerfile with --file")
+// source is what flags and policy want built, and what the lock calls it.
+func (j *imageJob) source(w wish, f imageFlags) (src image.Source, err error) {
+	if src, err = w.source(j.policy, j.project, j.lock); err != nil || len(f.args) == 0 {
+		return src, err
 	}
-	rel, err := filepath.Rel(j.project, file)
-	if err != nil {
-		rel = file
-	}
-	key = image.BuildKey(rel, target)
-	src = sourceOf(j.policy, file, j.project)
-	src.Target = target
-	for _, name := range f.agents {
-		k, ok := j.policy.Kit(name)
-		if !ok {
-			return src, "", usage("--agent: there is no agent %q\nhint: `agent-sandbox agents` lists them", name)
-		}
-		src.Agents = append(src.Agents, image.Agent{Name: name, From: k.Install.From, Package: k.Install.Package, Version: k.Install.Version})
-		key += "+" + name
-	}
-	if e, ok := j.lock.Images[key]; ok {
-		src.Args = e.Build.Args
-	}
-	if len(f.args) == 0 {
-		return src, key, nil
+	if isDevcontainer(w.file) {
+		return src, usage("--build-arg: the arguments are those of %s\nhint: put it there, under build.args", filepath.ToSlash(w.file))
 	}
 	src.Args = map[string]string{}
 	for _, arg := range f.args {
 		name, value, ok := strings.Cut(arg, "=")
 		if !ok || name == "" {
-			return src, "", usage("--build-arg: %q is not NAME=VALUE", arg)
+			return src, usage("--build-arg: %q is not NAME=VALUE", arg)
 		}
 		src.Args[name] = value
 	}
-	return src, key, nil
+	return src, nil
 }
 
 func (a *app) imageBuild(ctx context.Context, f imageFlags) (err error) {
@@ -253,7 +227,11 @@ func (a *app) imageBuild(ctx context.Context, f imageFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.close()) }()
-	src, key, err := j.source(f)
+	w, err := wishOf(j.policy).with(f)
+	if err != nil {
+		return err
+	}
+	src, err := j.source(w, f)
 	if err != nil {
 		return err
 	}
@@ -270,7 +248,7 @@ func (a *app) imageBuild(ctx context.Context, f imageFlags) (err error) {
 		Name: r.Name, ID: r.ID, Digest: r.Digest, Platform: "linux/" + r.Arch, Inputs: r.Inputs,
 		Bases: append([]image.Base{}, r.Bases...), SBOM: r.SBOM.Digest(), Packages: len(r.SBOM.Components),
 	}
-	if e, ok := j.lock.Images[key]; ok {
+	if e, ok := j.lock.Images[w.key(j.project)]; ok {
 		locked := e.Digest == r.Digest
 		out.Locked = &locked
 		if !locked {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/image"
 )
@@ -50,10 +51,11 @@ func (a *app) imageLock(ctx context.Context, f imageFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.close()) }()
-	key := lockKey(j.policy)
+	w := wishOf(j.policy)
+	key := w.key(j.project)
 	var e image.Entry
-	if j.policy.Image.Build != "" {
-		e, err = j.lockBuild(ctx, f)
+	if w.isBuilt() {
+		e, err = j.lockBuild(ctx, w, f)
 	} else {
 		e, err = j.lockReference(ctx, key, f.pull)
 	}
@@ -116,8 +118,8 @@ func (j *imageJob) lockReference(ctx context.Context, reference string, pull boo
 	return e, nil
 }
 
-func (j *imageJob) lockBuild(ctx context.Context, f imageFlags) (image.Entry, error) {
-	src, _, err := j.source(f)
+func (j *imageJob) lockBuild(ctx context.Context, w wish, f imageFlags) (image.Entry, error) {
+	src, err := j.source(w, f)
 	if err != nil {
 		return image.Entry{}, err
 	}
@@ -133,11 +135,14 @@ func (j *imageJob) lockBuild(ctx context.Context, f imageFlags) (image.Entry, er
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
-// agentPackages are the packages of npm that are coding agents, with the names that the lock gives them.
+// agentPackages are the packages of npm that are coding agents, with the names of their kits.
 func agentPackages() map[string]string {
-	return map[string]string{
-		"@anthropic-ai/claude-code": "claude", "@openai/codex": "codex", "@google/gemini-cli": "gemini", "opencode-ai": "opencode",
+	names := map[string]string{}
+	for _, name := range policy.Installable() {
+		k, _ := policy.LookupKit(name)
+		names[k.Install.Package] = name
 	}
+	return names
 }
 
 func (a *app) imageVerifyCommand() *cobra.Command {
@@ -172,12 +177,13 @@ func (a *app) imageVerify(ctx context.Context, f imageFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, j.close()) }()
-	key := lockKey(j.policy)
+	w := wishOf(j.policy)
+	key := w.key(j.project)
 	e, ok := j.lock.Images[key]
 	if !ok {
-		return fmt.Errorf("%s has no entry for %s\nhint: `agent-sandbox image lock` writes one", displayPath(j.lockFile), key)
+		return fmt.Errorf("%s has no entry for %s\nhint: `agent-sandbox image lock` writes one", displayPath(j.lockFile), w)
 	}
-	v, err := j.verify(ctx, key, e, f)
+	v, err := j.verify(ctx, w, e, f)
 	if err != nil {
 		return err
 	}
@@ -193,9 +199,9 @@ func (a *app) imageVerify(ctx context.Context, f imageFlags) (err error) {
 	return err
 }
 
-func (j *imageJob) verify(ctx context.Context, key string, e image.Entry, f imageFlags) (*image.Verification, error) {
+func (j *imageJob) verify(ctx context.Context, w wish, e image.Entry, f imageFlags) (*image.Verification, error) {
 	if e.Build == nil {
-		img, err := j.engine.Image(ctx, key)
+		img, err := j.engine.Image(ctx, w.base)
 		if err != nil {
 			return nil, err
 		}
@@ -205,7 +211,7 @@ func (j *imageJob) verify(ctx context.Context, key string, e image.Entry, f imag
 		}
 		return v, nil
 	}
-	src, _, err := j.source(f)
+	src, err := j.source(w, f)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
@@ -19,6 +20,7 @@ type choice struct {
 	reference string
 	lock      runner.ImageLock
 	source    *image.Source // of an image that is built; nil for others
+	epoch     time.Time     // that the locked one was built for; zero without
 }
 
 // lockFileFor is the lock file beside the policy.
@@ -47,7 +49,8 @@ func readLock(name string) (*image.Lock, error) {
 // program's default.
 func choose(f runFlags, p *policy.Policy, project string, ci bool) (choice, error) {
 	file := lockFileFor(f.policy, project)
-	c := choice{reference: f.image, lock: runner.ImageLock{File: displayPath(file), Name: lockKey(p), Override: f.image != "", Required: ci || f.locked}}
+	w := wishOf(p)
+	c := choice{reference: f.image, lock: runner.ImageLock{File: displayPath(file), Name: w.String(), Override: f.image != "", Required: ci || f.locked}}
 	if f.image != "" {
 		return c, nil
 	}
@@ -55,35 +58,21 @@ func choose(f runFlags, p *policy.Policy, project string, ci bool) (choice, erro
 	if err != nil {
 		return c, err
 	}
-	if p.Image.Build != "" {
-		return c, c.chooseBuild(p, project, locks)
+	if w.isBuilt() {
+		return c, c.chooseBuild(w, p, project, locks)
 	}
-	c.reference = lockKey(p)
+	c.reference = w.key(project)
 	if e, ok := locks.Images[c.reference]; ok {
 		c.lock.Digests = e.Digests()
 	}
 	return c, nil
 }
 
-// lockKey is what the lock calls the image of a policy.
-func lockKey(p *policy.Policy) string {
-	switch {
-	case p.Image.Build != "":
-		return image.BuildKey(p.Image.Build, p.Image.Target)
-	case p.Image.Reference != "":
-		return p.Image.Reference
-	default:
-		return defaultImage
-	}
-}
-
-func (c *choice) chooseBuild(p *policy.Policy, project string, locks *image.Lock) error {
-	c.lock.Build, c.lock.Name = true, p.Image.Build
-	e, locked := locks.Images[lockKey(p)]
-	src := sourceOf(p, filepath.Join(project, filepath.FromSlash(p.Image.Build)), project)
-	src.Target = p.Image.Target
-	if locked {
-		src.Args = e.Build.Args
+func (c *choice) chooseBuild(w wish, p *policy.Policy, project string, locks *image.Lock) error {
+	c.lock.Build = true
+	src, err := w.source(p, project, locks)
+	if err != nil {
+		return err
 	}
 	in, err := image.ReadInputs(src)
 	if err != nil {
@@ -91,27 +80,13 @@ func (c *choice) chooseBuild(p *policy.Policy, project string, locks *image.Lock
 	}
 	defer in.Close()
 	c.reference, c.source = image.Tag(in.Digest()), &src
-	if locked {
-		c.lock.Digests = e.Digests()
+	if e, locked := locks.Images[w.key(project)]; locked {
+		c.lock.Digests, c.epoch = e.Digests(), time.Unix(e.Build.Epoch, 0)
 		if changed := e.ChangedInputs(in); len(changed) > 0 {
-			c.lock.Stale = fmt.Sprintf("%s does not hold any more for %s: %s", c.lock.File, p.Image.Build, strings.Join(changed, "; "))
+			c.lock.Stale = fmt.Sprintf("%s does not hold any more for %s: %s", c.lock.File, w, strings.Join(changed, "; "))
 		}
 	}
 	return nil
-}
-
-// sourceOf says what is built from a Dockerfile of the project. What the policy hides from agents does not get into the
-// image that they see.
-func sourceOf(p *policy.Policy, file, project string) image.Source {
-	hidden := policy.NewPatternSet(p.Workspace.Hide)
-	prefix, err := filepath.Rel(project, filepath.Dir(file))
-	outside := err != nil || strings.HasPrefix(prefix, "..")
-	return image.Source{File: file, Hidden: func(name string, dir bool) bool {
-		if !outside {
-			name = filepath.ToSlash(filepath.Join(prefix, filepath.FromSlash(name)))
-		}
-		return hidden.Match(name, dir)
-	}}
 }
 
 // imageOf is the image that a run of this policy would use.
@@ -121,9 +96,11 @@ func imageOf(f runFlags, p *policy.Policy, project string) (string, error) {
 }
 
 // buildIfMissing builds the image of a policy that has one built, unless the engine has it for the present inputs. Where
-// only the locked image may run nothing is built: what the run says is then what has to be done.
+// only the locked image may run it is built from the lock's inputs alone, as a fresh machine of CI has to: whether the result is the
+// locked one is then for the run to say.
 func (a *app) buildIfMissing(ctx context.Context, cfg engine.Config, c choice, f runFlags) (err error) {
-	if c.source == nil || c.lock.Required || f.dryRun {
+	refused := c.lock.Required && (c.lock.Stale != "" || len(c.lock.Digests) == 0)
+	if c.source == nil || refused || f.dryRun {
 		return nil
 	}
 	e, err := engine.Connect(ctx, cfg)
@@ -138,12 +115,15 @@ func (a *app) buildIfMissing(ctx context.Context, cfg engine.Config, c choice, f
 	if err != nil {
 		return err
 	}
+	if c.lock.Stale == "" && !c.epoch.IsZero() {
+		b.Epoch = c.epoch
+	}
 	in, err := image.ReadInputs(*c.source)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	fmt.Fprintf(a.stderr, "agent-sandbox: building the image of %s\n", displayPath(c.source.File))
+	fmt.Fprintf(a.stderr, "agent-sandbox: building the image of %s\n", c.lock.Name)
 	_, err = b.Build(ctx, in)
 	progress.end(err)
 	return err

@@ -162,7 +162,7 @@ func (a *app) initLock(ctx context.Context, project string, f initFlags) (string
 		return "written", nil
 	case ctx.Err() != nil:
 		return "", err
-	case errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrNoImage):
+	case errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrNoImage), errors.Is(err, engine.ErrBuild):
 		fmt.Fprintf(a.stderr, "agent-sandbox: no lock file yet: %s\nhint: then: agent-sandbox image lock\n", printableLine(err.Error()))
 		return "failed", nil
 	}

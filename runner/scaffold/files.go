@@ -73,7 +73,7 @@ func Files(p Project, o Options) ([]File, error) {
 	var files []File
 	for _, f := range d.wanted() {
 		var b bytes.Buffer
-		if err := t.ExecuteTemplate(&b, f.Content, d); err != nil {
+		if err := t.ExecuteTemplate(&b, f.Content, &d); err != nil {
 			return nil, err
 		}
 		f.Content = b.String()
@@ -101,12 +101,17 @@ func (d *data) plan() {
 	for _, l := range d.Languages {
 		d.Packages = append(d.Packages, l.Packages...)
 	}
-	if d.Kit.Install.From == "npm" && !slices.Contains(d.Packages, "npm") {
-		d.Packages = append(d.Packages, "npm")
-	}
 	if len(d.Packages) > 0 {
 		d.Build = DockerfileFile
 	}
+}
+
+// Installed is the agent that the image gets by the policy's word; empty for one that it has to have by itself.
+func (d *data) Installed() string {
+	if slices.Contains(policy.Installable(), d.Agent) {
+		return d.Agent
+	}
+	return ""
 }
 
 // wanted are the files, each with its template in place of the content.

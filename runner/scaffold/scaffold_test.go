@@ -138,6 +138,9 @@ func checkFile(t *testing.T, f File, agent string, p Project) {
 		if loaded.Agent != agent {
 			t.Errorf("the policy's agent is %q, want %q", loaded.Agent, agent)
 		}
+		if got := strings.Join(loaded.Image.Agents, " "); slices.Contains(policy.Installable(), agent) != (got == agent && agent != "") {
+			t.Errorf("the policy of the agent %q has %q installed", agent, got)
+		}
 		if p.DevDockerfile != "" && loaded.Image.Build != p.DevDockerfile {
 			t.Errorf("the policy builds %q, want %q", loaded.Image.Build, p.DevDockerfile)
 		}
@@ -173,7 +176,7 @@ func TestFilesOfSmallProjects(t *testing.T) {
 		{paths(Project{}, Options{}), []string{PolicyFile, WorkflowFile}},
 		{paths(goProject, Options{}), []string{PolicyFile, DockerfileFile, WorkflowFile, TrustFile}},
 		{paths(goProject, Options{CIOnly: true}), []string{WorkflowFile, TrustFile}},
-		{paths(Project{}, Options{Agent: "claude"}), []string{PolicyFile, DockerfileFile, WorkflowFile}},
+		{paths(Project{}, Options{Agent: "claude"}), []string{PolicyFile, WorkflowFile}},
 	} {
 		if diff := cmp.Diff(tt.got, tt.want); diff != "" {
 			t.Errorf("files (-got +want):\n%s", diff)
