@@ -41,6 +41,10 @@ test-engines: build ## the tests that need an engine, on ENGINES: default, curre
 verifiers: ## cosign, Fulcio and a timestamp authority, against what we sign
 	@$(scripts)/verifiers
 
+.PHONY: images
+images: build image ## the image with agents, built twice without a cache to the same digest; an altered one is told
+	@$(scripts)/images
+
 SOAK ?= 10m
 .PHONY: soak
 soak: build image ## 20,000 connections in sequence, and all kinds for SOAK, after which nothing may be left

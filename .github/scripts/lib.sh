@@ -43,6 +43,15 @@ apt_install() {
 	rm -f "$log"
 }
 
+# ca_flags prints --ca-file flags, one a line, for the certificates that this machine was given: builds have to trust whoever signs the
+# registries' certificates on its network.
+ca_flags() {
+	local file
+	for file in /usr/local/share/ca-certificates/*.crt; do
+		[ ! -s "$file" ] || echo "--ca-file=$file"
+	done
+}
+
 # engine_socket prints the path of the engine's unix socket, or nothing when it isn't one.
 engine_socket() {
 	case ${DOCKER_HOST:-} in
