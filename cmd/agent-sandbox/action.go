@@ -305,9 +305,10 @@ func (s *step) allowed(p *policy.Policy) error {
 	return nil
 }
 
-// pull has the engine get the image, which a fresh machine does not have. The run compares it with the lock.
+// pull has the engine get the image, which a fresh machine does not have. The run compares it with the lock. One that is built is there
+// by now, or the run says why not.
 func (s *step) pull(ctx context.Context, cfg runner.Config) (err error) {
-	if s.in.DryRun {
+	if s.in.DryRun || cfg.Lock.Build {
 		return nil
 	}
 	e, err := engine.Connect(ctx, cfg.Engine)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -13,12 +14,13 @@ import (
 	"github.com/org/agent-sandbox/runner/image"
 )
 
-// npmStandIn is a base whose npm fetches nothing and installs a program that does as it is told. The real ones take minutes and a
-// registry: `make images` has them.
-func npmStandIn(t *testing.T) string {
+// npmStandIn is a base whose npm fetches nothing and installs a program that prints its task; first it does what script says. The real
+// ones take minutes and a registry: `make images` has them.
+func npmStandIn(t *testing.T, script string) string {
 	t.Helper()
-	const npm = `#!/bin/sh
+	npm := `#!/bin/sh
 set -eu
+` + script + `
 dir=node_modules/@anthropic-ai
 mkdir -p node_modules/.bin "$dir/claude-code/bin" "$dir/claude-code-linux-x64"
 version=$(node -p 'require("./package-lock.json").packages["node_modules/@anthropic-ai/claude-code"].version')
@@ -46,7 +48,7 @@ func TestLockAgents(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
 	u.env = append(u.env, "DOCKER_BUILDKIT=1", "ANTHROPIC_API_KEY="+agentCases()[0].key)
-	base := npmStandIn(t)
+	base := npmStandIn(t, "")
 	u.policy("image: {from: \"" + base + "\", agents: [claude]}\nagent: claude\n")
 	const task = "mend the test"
 	u.wantRefused(u.sandbox(true, "run", task), "no entry for "+base+" with claude", "image lock")
@@ -95,6 +97,32 @@ func TestLockAgents(t *testing.T) {
 	u.write(image.LockFile, text, 0o644)
 	docker(t, nil, "tag", testImage(), name)
 	u.wantRefused(u.sandbox(true, "run", task), "is not the image that .agent-sandbox.lock names")
+}
+
+// TestAgentsCAFile: npm can trust the certificates of --ca-file, and an image that would have them in it is not made.
+func TestAgentsCAFile(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	u.env = append(u.env, "DOCKER_BUILDKIT=1")
+	server := httptest.NewTLSServer(nil)
+	t.Cleanup(server.Close)
+	u.write("ca.pem", string(certificatePEM(server.Certificate())), 0o644)
+	build := func(base string, args ...string) result {
+		u.policy("image: {from: \"" + base + "\", agents: [claude]}\n")
+		return u.sandbox(false, append([]string{"image", "build", "--offline"}, args...)...)
+	}
+	trusts := npmStandIn(t, `grep -q "BEGIN CERTIFICATE" "$NODE_EXTRA_CA_CERTS"`)
+	u.wantCode(build(trusts), exitError) // the control: without it there is nothing to trust
+	r := build(trusts, "--ca-file", "ca.pem")
+	u.wantCode(r, 0)
+	name, _, _ := strings.Cut(r.stdout, " ")
+	t.Cleanup(func() { docker(t, nil, "rmi", "-f", name) })
+	u.wantCode(u.sandbox(false, "run", "--image", name, "--", "sh", "-c", "! test -e /.agent-sandbox-build && ! env | grep CERT"), 0)
+	r = build(npmStandIn(t, `mkdir node_modules; cp "$NODE_EXTRA_CA_CERTS" node_modules/kept.pem`), "--ca-file", "ca.pem")
+	u.wantCode(r, exitError)
+	if !strings.Contains(r.stderr, "/opt/agents/claude/node_modules/kept.pem") {
+		t.Errorf("stderr does not name the copy: %s", r.stderr)
+	}
 }
 
 // flipped is another digit than a digest ends with.

@@ -281,8 +281,11 @@ func (l *Lock) JSON() []byte {
 	return b.Bytes()
 }
 
-// WriteFile writes the lock file, whole or not at all.
+// WriteFile writes the lock file, whole or not at all, and none that could not be read.
 func (l *Lock) WriteFile(name string) (err error) {
+	if _, err := ParseLock(name, l.JSON()); err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
 	if err != nil {
 		return err

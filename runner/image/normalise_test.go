@@ -250,6 +250,8 @@ func TestSBOM(t *testing.T) {
 	n, err := normaliseOf(t, nil, baseLayer(t), testLayer(
 		t, item{name: "var/lib/dpkg/status", text: status},
 		item{name: "usr/lib/node_modules/@anthropic-ai/claude-code/package.json", text: `{"name":"@anthropic-ai/claude-code","version":"2.0.1"}`},
+		item{name: "opt/node_modules/@openai/codex/package.json", text: `{"name":"@openai/codex","version":"1.0.0"}`},
+		item{name: "opt/node_modules/@openai/codex-linux-x64/package.json", text: `{"name":"@openai/codex","version":"1.0.0-linux-x64"}`},
 		item{name: "usr/lib/node_modules/x/fixtures/package.json", text: `{"name":"fixture","version":"1"}`},
 		item{name: "usr/lib/node_modules/broken/package.json", text: `{`},
 		item{name: "usr/bin/tool", text: string(self), mode: 0o755},
@@ -274,7 +276,8 @@ func TestSBOM(t *testing.T) {
 			t.Errorf("%s is no package of the image", purl)
 		}
 	}
-	if v := n.bill.VersionsOf(map[string]string{"@anthropic-ai/claude-code": "claude"}); v["claude"] != "2.0.1" {
-		t.Errorf("agents: %v", v)
+	v := n.bill.VersionsOf(map[string]string{"@anthropic-ai/claude-code": "claude", "@openai/codex": "codex"})
+	if diff := cmp.Diff(map[string]string{"claude": "2.0.1", "codex": "1.0.0"}, v); diff != "" {
+		t.Errorf("agents (-want +got):\n%s", diff)
 	}
 }

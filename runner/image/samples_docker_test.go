@@ -3,85 +3,158 @@
 package image
 
 import (
+	"archive/tar"
+	"context"
 	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
+	"os/exec"
+	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/org/agent-sandbox/runner/engine"
 )
 
-// copyOf is another checkout of a sample.
-func copyOf(t *testing.T, name string) string {
+// sampleInputs are those of another checkout of a sample.
+func sampleInputs(t *testing.T, name string, args map[string]string) *Inputs {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "testdata", "samples", name))); err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Join(dir, "Dockerfile")
+	in, err := ReadInputs(Source{File: filepath.Join(dir, "Dockerfile"), Args: args})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = in.Close() })
+	return in
 }
 
-// TestSamples builds a project's own Dockerfile from two checkouts, verifies it, and shows what was altered behind the lock's back.
+// TestSamples builds a project's own Dockerfile, alters the image behind the lock's back, and has another checkout verified: without the
+// cache it is built to the same digest, and what was altered is told.
 func TestSamples(t *testing.T) {
 	b := newBuilder(t)
 	for _, tt := range []struct {
 		name, file, pkg string
-		args            map[string]string
+		args            func(t *testing.T) map[string]string
 	}{
-		{"node", "/app/node_modules/greet/index.js", "greet", map[string]string{"BASE": testImage()}},
-		{"go", "/usr/local/bin/greet", "example.org/greet", map[string]string{"BASE": testImage(), "GO": goImage()}},
+		{"node", "/app/node_modules/greet/index.js", "greet", func(*testing.T) map[string]string {
+			return map[string]string{"BASE": testImage()}
+		}},
+		{"go", "/usr/local/bin/greet", "example.org/greet", func(t *testing.T) map[string]string {
+			return map[string]string{"BASE": testImage(), "GO": goImage(t, b)}
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := b.Engine.Image(t.Context(), tt.args["GO"]); tt.args["GO"] != "" && errors.Is(err, engine.ErrNoImage) {
-				t.Skipf("the engine has no image with Go, %s; AGENT_SANDBOX_TEST_GO_IMAGE names another", tt.args["GO"])
+			args := tt.args(t)
+			in := sampleInputs(t, tt.name, args)
+			r, err := b.Build(t.Context(), in)
+			if err != nil {
+				t.Fatal(err)
 			}
-			var first *Result
-			for range 2 {
-				in, err := ReadInputs(Source{File: copyOf(t, tt.name), Args: tt.args})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer in.Close()
-				r, err := b.Build(t.Context(), in)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if first != nil {
-					if r.Digest != first.Digest {
-						t.Errorf("built twice: %s and %s", first.Digest, r.Digest)
-					}
-					wantCulprit(t, b, in, r, tt.file)
-					continue
-				}
-				first = r
-				removeLater(t, b, r.Name)
-			}
-			if !slices.ContainsFunc(first.SBOM.Components, func(c Component) bool { return c.Name == tt.pkg }) {
+			removeLater(t, b, r.Name)
+			if !slices.ContainsFunc(r.SBOM.Components, func(c Component) bool { return c.Name == tt.pkg }) {
 				t.Errorf("the list of packages lacks %s", tt.pkg)
 			}
+			e := Entry{Digest: r.Digest, ID: r.ID, From: FromBuild, Build: RecipeOf(in, r)}
+			wantCulprit(t, b, sampleInputs(t, tt.name, args), e, tt.file)
 		})
 	}
 }
 
-func goImage() string {
-	if name := os.Getenv("AGENT_SANDBOX_TEST_GO_IMAGE"); name != "" {
-		return name
-	}
-	return "golang:1.26-trixie"
-}
-
 // wantCulprit verifies an image of which one file was altered.
-func wantCulprit(t *testing.T, b *Builder, in *Inputs, r *Result, file string) {
+func wantCulprit(t *testing.T, b *Builder, in *Inputs, e Entry, file string) {
 	t.Helper()
-	e := Entry{Digest: r.Digest, ID: r.ID, From: FromBuild, Build: RecipeOf(in, r)}
-	defer alter(t, b, r.Name, "at=$(stat -c %Y "+file+") && chmod 711 "+file+" && echo altered >>"+file+" && touch -d @$at "+file)()
+	defer alter(t, b, Tag(e.Build.Inputs), "at=$(stat -c %Y "+file+") && chmod 711 "+file+" && echo altered >>"+file+" && touch -d @$at "+file)()
 	v, err := b.Verify(t.Context(), in, e)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if v.Built != e.Digest || len(v.Inputs) > 0 {
+		t.Errorf("built twice: %s and %s, %q", e.Digest, v.Built, v.Inputs)
+	}
 	at := slices.IndexFunc(v.Differences, func(d Difference) bool { return d.Path == file })
-	if v.OK() || v.Built != r.Digest || at < 0 || !slices.Contains(v.Differences[at].Why, ReasonContent) || !slices.Contains(v.Differences[at].Why, ReasonMode) {
+	if v.OK() || at < 0 || !slices.Equal(v.Differences[at].Why, []Reason{ReasonContent, ReasonMode}) {
 		t.Errorf("Verify of an altered image tells %+v, want the content and mode of %s", v, file)
 	}
+}
+
+// goImage is an image with the Go that runs this test, as the official one has it: what a build of Go code needs of it.
+func goImage(t *testing.T, b *Builder) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w := io.Pipe()
+	var sending errgroup.Group
+	sending.Go(func() error { return w.CloseWithError(writeGo(w, strings.TrimSpace(string(out)))) })
+	id, err := b.Engine.Build(t.Context(), engine.Build{Context: r, Dockerfile: "Dockerfile", Offline: true}, b.Line)
+	_ = r.Close()
+	if err := errors.Join(err, sending.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("agent-sandbox-test-go:%d", os.Getpid())
+	if err := b.Engine.Tag(t.Context(), id, name); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.WithoutCancel(t.Context())
+	t.Cleanup(func() {
+		if err := b.Engine.RemoveImage(ctx, name, true); err != nil {
+			t.Error(err)
+		}
+	})
+	return name
+}
+
+// writeGo writes the context of an image with this Go: the command, the compiler, the linker, the assembler, and the standard library.
+func writeGo(w io.Writer, root string) error {
+	tools := "pkg/tool/linux_" + runtime.GOARCH
+	t := tar.NewWriter(w)
+	dockerfile := "FROM " + testImage() + "\nUSER root\nCOPY go /usr/local/go\nENV PATH=/usr/local/go/bin:$PATH HOME=/root GOTOOLCHAIN=local\n"
+	err := t.WriteHeader(&tar.Header{Name: "Dockerfile", Size: int64(len(dockerfile)), Mode: 0o644})
+	if err == nil {
+		_, err = io.WriteString(t, dockerfile)
+	}
+	for _, name := range []string{"VERSION", "go.env", "bin/go", tools + "/asm", tools + "/compile", tools + "/link", "pkg/include", "src"} {
+		if err != nil {
+			return err
+		}
+		err = fs.WalkDir(os.DirFS(root), name, func(name string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.IsDir() && (name == "src/cmd" || d.Name() == "testdata"):
+				return fs.SkipDir
+			case d.IsDir(), strings.HasSuffix(name, "_test.go"):
+				return nil
+			}
+			return addFile(t, filepath.Join(root, filepath.FromSlash(name)), path.Join("go", name))
+		})
+	}
+	return errors.Join(err, t.Close())
+}
+
+func addFile(t *tar.Writer, from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	st, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	if err := t.WriteHeader(&tar.Header{Name: to, Size: int64(len(b)), Mode: int64(st.Mode().Perm())}); err != nil {
+		return err
+	}
+	_, err = t.Write(b)
+	return err
 }

@@ -53,11 +53,12 @@ func (s *SBOM) JSON() []byte {
 // Digest is the digest of JSON.
 func (s *SBOM) Digest() string { return digestOf(s.JSON()) }
 
-// VersionsOf are the versions of those packages of npm that are in the image, by what names says they are called.
+// VersionsOf are the versions of those packages of npm that are in the image, by what names says they are called. Packages that are installed
+// under another name than their own don't count: so are those for one platform.
 func (s *SBOM) VersionsOf(names map[string]string) map[string]string {
 	found := map[string]string{}
 	for _, c := range s.Components {
-		if name, ok := names[c.Name]; ok && strings.HasPrefix(c.PURL, "pkg:npm/") {
+		if name, ok := names[c.Name]; ok && strings.HasPrefix(c.PURL, "pkg:npm/") && strings.HasSuffix(c.where(), "/node_modules/"+c.Name) {
 			found[name] = c.Version
 		}
 	}
