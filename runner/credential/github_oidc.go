@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/secret"
 )
 
@@ -18,8 +20,9 @@ import (
 // (https://github.com/octo-sts/app).
 type gitHubOIDC struct {
 	gitHub
-	c   policy.Credential
-	cfg Config
+	c      policy.Credential
+	cfg    Config
+	unseen *sync.Once // the record says once that the permissions are not known
 }
 
 func (cfg Config) openGitHubOIDC(c policy.Credential) (issuer, error) {
@@ -35,7 +38,7 @@ func (cfg Config) openGitHubOIDC(c policy.Credential) (issuer, error) {
 	if err := checkScope(c, cfg.Permissions); err != nil {
 		return nil, err
 	}
-	return gitHubOIDC{gitHub{cfg.api(), cfg.HTTP}, c, cfg}, nil
+	return gitHubOIDC{gitHub{cfg.api(), cfg.HTTP}, c, cfg, &sync.Once{}}, nil
 }
 
 // exchanged is the answer of /sts/exchange. octo-sts has the token alone.
@@ -95,11 +98,19 @@ func (o gitHubOIDC) check(ctx context.Context, e exchanged) (token, error) {
 		if err := o.complete(ctx, &t); err != nil {
 			return token{}, err
 		}
-		// What it may do GitHub doesn't tell; the trust policy at the server does.
-		got, err := o.accept(ctx, t, withPermissions(o.c, t.Permissions), e.IssuanceID)
-		return got, err
 	}
-	return o.accept(ctx, t, o.c, e.IssuanceID)
+	want := o.c
+	if e.Permissions == nil { // GitHub doesn't tell either; the trust policy at the server does
+		want = withPermissions(o.c, nil)
+		o.unseen.Do(func() {
+			o.cfg.Emit(event.Lowered{
+				What: "credential " + o.c.Name + ": its permissions are not compared with the policy's",
+				Why:  "the broker does not tell what it granted, and GitHub does not tell what a token may do",
+				Mend: "use a broker that tells, such as agent-sandbox broker serve, or keep the trust policy there as narrow as this one",
+			})
+		})
+	}
+	return o.accept(ctx, t, want, e.IssuanceID)
 }
 
 // complete asks GitHub which repositories the token is for.

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -307,6 +308,10 @@ func TestGitHubOIDC(t *testing.T) {
 		}
 		if err := set.Close(t.Context()); err != nil || len(w.Live()) != 0 {
 			t.Errorf("plain %t: %v, %d live", plain, err, len(w.Live()))
+		}
+		lowered := slices.ContainsFunc(w.events, func(e event.Event) bool { _, is := e.(event.Lowered); return is })
+		if lowered != plain {
+			t.Errorf("plain %t: recorded as lowered: %t", plain, lowered)
 		}
 		broker.Close()
 	}
