@@ -1,48 +1,64 @@
 package broker
 
 import (
+	"context"
 	"encoding/pem"
+	"errors"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/credential"
+	"github.com/org/agent-sandbox/runner/runnertest"
+	"github.com/org/agent-sandbox/runner/secret"
 )
 
-// octoClient makes the two requests that octo-sts' action makes, as it makes them, and takes from the answer what it takes.
+// octoClient makes the requests that octo-sts' action makes, as it makes them: three attempts at an exchange, whatever went wrong, all with the one identity that
+// it fetched before. It takes from the answer what the action takes. The action waits for seconds between two attempts.
 const octoClient = `
 const bearer = (token) => ({ headers: { Authorization: "Bearer " + token } });
 const { ACTIONS_ID_TOKEN_REQUEST_URL: url, ACTIONS_ID_TOKEN_REQUEST_TOKEN: request, DOMAIN: domain, SCOPE: scope, IDENTITY: identity } = process.env;
+const persist = async (address, options) => {
+  let last;
+  for (let attempt = 1; attempt <= 3; attempt++) {
+    try {
+      const answer = await fetch(address, options);
+      if (answer.ok) return answer;
+      last = new Error(answer.status + " " + (await answer.json()).message);
+    } catch (e) { last = e; }
+    await new Promise((resolve) => setTimeout(resolve, 2 ** attempt));
+  }
+  throw last;
+};
 (async () => {
-  const job = await fetch(url + "&audience=" + domain, bearer(request));
-  if (!job.ok) throw new Error("job token: " + job.status);
-  const answer = await fetch("https://" + domain + "/sts/exchange?scope=" + scope + "&identity=" + identity, bearer((await job.json()).value));
-  const body = await answer.json();
-  if (!answer.ok || !body.token) throw new Error(answer.status + " " + body.message);
-  process.stdout.write(body.token);
+  const job = await persist(url + "&audience=" + domain, bearer(request));
+  const answer = await persist("https://" + domain + "/sts/exchange?scope=" + scope + "&identity=" + identity, bearer((await job.json()).value));
+  const { token } = await answer.json();
+  if (!token) throw new Error("no token");
+  process.stdout.write(token);
 })().catch((e) => { console.error(e.message); process.exit(1); });
 `
 
-// TestClientOfOctoSTS exchanges as octo-sts' JavaScript action does: by node's fetch, over TLS, with the broker's domain as audience.
-func TestClientOfOctoSTS(t *testing.T) {
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("node is not installed: octo-sts' client is JavaScript")
-	}
-	w := newWorld(t)
-	server := httptest.NewTLSServer(w.b)
-	t.Cleanup(server.Close)
-	domain := server.Listener.Addr().String()
-	w.b.cfg.Audience = domain
-	ca := filepath.Join(t.TempDir(), "ca.pem")
+// client gets a token for acme/shop by a trust policy.
+type client func(identity string) (token string, err error)
+
+// octoSTS is the client of octo-sts' action, in node. It names host and port as audience, and the port is 443 outside of tests.
+func (w *world) octoSTS(node string, server *httptest.Server) client {
+	w.t.Helper()
+	ca := filepath.Join(w.t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	claims := w.claims(nil)
-	url, token := w.oidc.ActionsServer(claims)
-	client := func(identity string) (string, string, error) {
-		cmd := exec.CommandContext(t.Context(), node, "-e", octoClient)
+	domain := server.Listener.Addr().String()
+	url, token := w.oidc.ActionsServer(w.claims(nil))
+	return func(identity string) (string, error) {
+		w.b.cfg.Audience = domain
+		cmd := exec.CommandContext(w.t.Context(), node, "-e", octoClient)
 		cmd.Env = []string{
 			"NODE_EXTRA_CA_CERTS=" + ca, "ACTIONS_ID_TOKEN_REQUEST_URL=" + url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN=" + token,
 			"DOMAIN=" + domain, "SCOPE=acme/shop", "IDENTITY=" + identity,
@@ -50,13 +66,71 @@ func TestClientOfOctoSTS(t *testing.T) {
 		var complaint strings.Builder
 		cmd.Stderr = &complaint
 		out, err := cmd.Output()
-		return string(out), complaint.String(), err
+		if err != nil {
+			err = errors.New(complaint.String())
+		}
+		return string(out), err
 	}
-	got, complaint, err := client("ci")
-	if live := w.gh.Live(); err != nil || len(live) != 1 || live[0].Text != got {
-		t.Errorf("token %d bytes, %v: %s; %d live", len(got), err, complaint, len(live))
+}
+
+// ours is the source github-oidc, as a run has it.
+func (w *world) ours(server *httptest.Server) client {
+	return func(identity string) (string, error) {
+		w.b.cfg.Audience = "127.0.0.1"
+		p, err := policy.Load("policy.yaml", []byte("version: 1\ncredentials:\n  github: {from: github-oidc, broker: \""+server.URL+
+			"\", identity: "+identity+", repositories: [acme/shop], permissions: {contents: write, pull_requests: read}}\n"))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		set, err := credential.Resolve(w.t.Context(), p.Credentials, credential.Config{
+			LookupEnv: func(string) (string, bool) { return "", false }, HTTP: server.Client(), GitHubAPI: w.gh.API(),
+			OIDC: func(_ context.Context, audience string) (secret.Value, error) {
+				return secret.New(w.oidc.Mint(w.claims(map[string]any{"aud": audience}))), nil
+			},
+		})
+		if err != nil {
+			return "", err
+		}
+		v, err := set.Grants[0].Value(w.t.Context())
+		return v.Reveal(), err
 	}
-	if _, complaint, err := client("nobody"); err == nil || !strings.Contains(complaint, "404 no such repository or identity") {
-		t.Errorf("an identity that is not there: %v: %s", err, complaint)
+}
+
+// TestClients exchanges as jobs do, over TLS: by our own source of credentials, and by octo-sts' JavaScript action.
+func TestClients(t *testing.T) {
+	w := newWorld(t)
+	server := httptest.NewTLSServer(w.b)
+	t.Cleanup(server.Close)
+	clients := map[string]client{"ours": w.ours(server)}
+	if node, err := exec.LookPath("node"); err == nil {
+		clients["octo-sts"] = w.octoSTS(node, server)
+	} else {
+		t.Log("SKIPPED: octo-sts' client, which is JavaScript: node is not installed")
 	}
+	for name, exchange := range clients {
+		before := len(w.gh.Live())
+		got, err := exchange("ci")
+		if live := w.gh.Live(); err != nil || len(live) != before+1 || !has(live, got) {
+			t.Errorf("%s: token of %d bytes, %v; %d live", name, len(got), err, len(live))
+		}
+		if got, err := exchange("nobody"); err == nil || got != "" {
+			t.Errorf("%s: an identity that is not there: token of %d bytes, %v", name, len(got), err)
+		}
+	}
+	// What the action does about a failure of a moment's length has to help.
+	if exchange := clients["octo-sts"]; exchange != nil {
+		defer w.gh.Inject(runnertest.Fault{Method: http.MethodGet, Path: "/repos/acme/shop/installation", Status: http.StatusBadGateway, Times: 2})()
+		if got, err := exchange("ci"); err != nil || !has(w.gh.Live(), got) {
+			t.Errorf("GitHub failed twice: token of %d bytes, %v", len(got), err)
+		}
+	}
+}
+
+func has(tokens []runnertest.Token, text string) bool {
+	for _, t := range tokens {
+		if t.Text == text {
+			return true
+		}
+	}
+	return false
 }
