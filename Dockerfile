@@ -5,7 +5,7 @@
 # The digest is the one of the multi-platform index. To move on: pull the newest dated tag,
 # `docker image inspect --format '{{.RepoDigests}}' debian:trixie-DATE-slim`, write both here.
 ARG BASE=debian:trixie-20261005-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
-# What agent-sandbox itself is built with; only the last stage, the GitHub Action, needs it.
+# What agent-sandbox itself is built with, for the broker and the GitHub Action.
 ARG GO=golang:1.26-trixie
 FROM ${BASE} AS agent
 
@@ -62,12 +62,27 @@ LABEL org.opencontainers.image.title="agent-sandbox" \
       org.opencontainers.image.documentation="https://github.com/org/agent-sandbox#readme" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# The program, from this repository, for the stage below.
+# The program, from this repository, for the stages below.
 FROM ${GO} AS build
 WORKDIR /src
 COPY . .
 ARG VERSION=unknown
-RUN VERSION="$VERSION" .github/scripts/build
+RUN VERSION="$VERSION" .github/scripts/build && mkdir -p /rootfs/var/lib/broker
+
+# The token broker (docs/broker.md): the program and certificate authorities, and nothing else: no shell, no library, no root.
+# A volume at /var/lib/broker is the user's own, for SQLite.
+FROM scratch AS broker
+COPY --from=agent /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /src/bin/agent-sandbox /agent-sandbox
+COPY --from=build --chown=65532:65532 /rootfs/ /
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["/agent-sandbox", "broker"]
+CMD ["serve", "--config", "/etc/broker/broker.yaml"]
+LABEL org.opencontainers.image.title="agent-sandbox-broker" \
+      org.opencontainers.image.description="Exchanges the OIDC tokens of jobs for short-lived tokens of GitHub" \
+      org.opencontainers.image.source="https://github.com/org/agent-sandbox" \
+      org.opencontainers.image.licenses="Apache-2.0"
 
 # The GitHub Action (action.yml). It starts the agent's container beside its own, through the engine's socket, so it is root, as actions are.
 # git makes the commits of `apply: commit` and reads the base of a pull request.

@@ -20,8 +20,8 @@ import (
 const actTimeout = 3 * time.Minute
 
 // script runs one of .github/scripts and returns the last line of what it prints.
-func script(name string) (string, error) {
-	cmd := exec.Command(filepath.Join("..", "..", ".github", "scripts", name))
+func script(name string, args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join("..", "..", ".github", "scripts", name), args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	return strings.TrimSpace(string(out)), err
