@@ -65,7 +65,7 @@ func (p *Policy) Expand(found ...Bundle) (*Policy, Problems) {
 		}
 		return all
 	}
-	out.Network.Allow = expand("network.allow", p.Network.Allow, false)
+	out.Network.Allow = append(expand("network.allow", p.Network.Allow, false), p.credentialRules()...)
 	out.Network.Deny = expand("network.deny", p.Network.Deny, true)
 	problems.sort()
 	return &out, problems

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -143,12 +142,8 @@ func checkCredential(d *decoder, n *yaml.Node, path string, c *Credential) bool 
 	if (c.Key != Origin{}) != (c.From.Kind == "github-app") {
 		ok = d.failAt(n, path+".key", "a private key is for github-app, which needs one", `key: file:PATH or env:NAME`)
 	}
-	if (c.Broker != "" || c.Identity != "") && c.From.Kind != "github-oidc" {
-		ok = d.failAt(n, path+"."+cmp.Or(ifSet(c.Broker, "broker"), "identity"), "only github-oidc goes through a broker", "remove it")
-	}
-	if c.Deliver == DeliverEnv && c.Env == "" {
-		ok = d.failAt(n, path+".deliver", "`deliver: env` needs the name of the variable", "add `env: NAME`")
-	}
+	ok = checkServer(d, n, path, c) && ok
+	ok = checkDeliver(d, n, path, c) && ok
 	if c.Username != "" && c.Scheme != "basic" {
 		ok = d.failAt(n, path+".username", "a user name is for `scheme: basic`", "")
 	}
@@ -164,11 +159,49 @@ func checkCredential(d *decoder, n *yaml.Node, path string, c *Credential) bool 
 	return ok
 }
 
-func ifSet(value, name string) string {
-	if value == "" {
-		return ""
+// checkServer is for the keys that say where an identity is exchanged, and for whom.
+func checkServer(d *decoder, n *yaml.Node, path string, c *Credential) bool {
+	ok := true
+	if c.Broker != "" && c.From.Kind != "github-oidc" && c.From.Kind != "vault" {
+		ok = d.failAt(n, path+".broker", "only github-oidc goes through a broker, and vault through a server", "remove it")
 	}
-	return name
+	if c.Broker == "" && c.From.Kind == "vault" {
+		ok = d.failAt(n, path+".broker", "nobody knows where the Vault server is", "add `broker: https://...`, its address")
+	}
+	if c.Identity != "" && !slices.Contains([]string{"github-oidc", "vault", "gcp"}, c.From.Kind) {
+		ok = d.failAt(n, path+".identity", fmt.Sprintf("a credential from %s has no identity to choose", c.From.Kind), "remove it")
+	}
+	if c.Identity == "" && c.From.Kind == "vault" {
+		ok = d.failAt(n, path+".identity", "Vault needs the name of a role for the job", "add `identity: ROLE`")
+	}
+	return ok
+}
+
+// checkDeliver refuses what would do nothing for a secret that is inside: nobody is between the agent and the host then.
+func checkDeliver(d *decoder, n *yaml.Node, path string, c *Credential) bool {
+	ok := true
+	aws := c.From.Kind == "aws"
+	if c.Deliver == DeliverEnv && c.Env == "" && !aws {
+		ok = d.failAt(n, path+".deliver", "`deliver: env` needs the name of the variable", "add `env: NAME`")
+	}
+	if c.Deliver == DeliverEnv && c.Env != "" && aws {
+		ok = d.failAt(n, path+".env", "the variables of AWS have names of their own", "remove it")
+	}
+	if c.Deliver == DeliverInject || c.Deliver == "" {
+		if aws {
+			ok = d.failAt(n, path+".from", "AWS has each request signed with the secret, so it can't be attached on the way", "add `deliver: env` or `deliver: file`: it is inside then, for an hour at most")
+		}
+		return ok
+	}
+	for _, key := range []string{"push", "public-read", "host", "header", "scheme", "username", "rules"} {
+		if _, set := d.places[path+"."+key]; set {
+			ok = d.failAt(n, path+"."+key, fmt.Sprintf("`%s` is kept on the wire, where nobody looks with `deliver: %s`", key, c.Deliver), "remove it, or use `deliver: inject`")
+		}
+	}
+	if c.Repositories != nil && !c.From.isGitHub() {
+		ok = d.failAt(n, path+".repositories", fmt.Sprintf("`repositories` of a token that exists is kept on the wire, where nobody looks with `deliver: %s`", c.Deliver), "remove it, or use `deliver: inject`")
+	}
+	return ok
 }
 
 // checkGitHubKeys insists on a scope: GitHub takes an empty list of repositories or permissions for all of them.
@@ -178,7 +211,7 @@ func checkGitHubKeys(d *decoder, n *yaml.Node, path string, c *Credential) bool 
 		return checkGivenGitHub(d, n, path, c)
 	}
 	if !c.From.isGitHub() {
-		for name, set := range map[string]bool{"repositories": c.Repositories != nil, "permissions": c.Permissions != nil, "push": c.Push != nil} {
+		for name, set := range map[string]bool{"repositories": c.Repositories != nil, "permissions": c.Permissions != nil, "push": c.Push != nil, "public-read": c.PublicRead} {
 			if set {
 				ok = d.failAt(n, path+"."+name, fmt.Sprintf("only a token of GitHub's has %s, not one from %s", name, c.From.Kind), "remove it")
 			}
@@ -207,8 +240,10 @@ func checkGivenGitHub(d *decoder, n *yaml.Node, path string, c *Credential) bool
 	if slices.Contains(c.Repositories, "self") {
 		ok = d.failAt(n, path+".repositories", fmt.Sprintf("with a token from %s the repository has to be named", c.From.Kind), "write owner/name")
 	}
-	if c.Push != nil && len(c.Repositories) == 0 {
-		ok = d.failAt(n, path+".push", "`push` needs `repositories`", "repositories: [owner/name]")
+	for name, set := range map[string]bool{"push": c.Push != nil, "public-read": c.PublicRead} {
+		if set && len(c.Repositories) == 0 {
+			ok = d.failAt(n, path+"."+name, fmt.Sprintf("`%s` needs `repositories`", name), "repositories: [owner/name]")
+		}
 	}
 	return ok
 }

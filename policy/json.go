@@ -150,6 +150,7 @@ type planCredential struct {
 	Repositories  []string          `json:"repositories,omitempty"`
 	Permissions   map[string]string `json:"permissions,omitempty"`
 	Push          []string          `json:"push,omitempty"`
+	PublicRead    bool              `json:"public_read,omitempty"`
 	Deliver       Deliver           `json:"deliver"`
 	Env           string            `json:"env,omitempty"`
 	Hosts         []Host            `json:"hosts,omitempty"`
@@ -200,7 +201,7 @@ func planLimitsOf(l Limits) *planLimits {
 func planCredentialOf(c Credential) planCredential {
 	return planCredential{
 		Name: c.Name, From: c.From.String(), Broker: c.Broker, Identity: c.Identity, Key: c.Key.String(),
-		Repositories: c.Repositories, Permissions: c.Permissions, Push: c.Push, Deliver: c.Deliver, Env: c.Env, Hosts: c.Hosts,
+		Repositories: c.Repositories, Permissions: c.Permissions, Push: c.Push, PublicRead: c.PublicRead, Deliver: c.Deliver, Env: c.Env, Hosts: c.Hosts,
 		Header: c.Header, Scheme: c.Scheme, Username: c.Username, Rules: c.Rules,
 		Rotate: optionalDuration(c.Rotate), RotateEnforce: c.RotateEnforce, Rotated: optionalDate(c.Rotated), Rotation: planRotationOf(c.Rotation), AllowBroad: c.AllowBroad,
 	}

@@ -107,6 +107,23 @@ func (p *Policy) credential(name string) *Credential {
 	return &p.Credentials[at]
 }
 
+// credentialRules open the hosts of the credentials that are held to repositories: what is for another repository is refused there, so that
+// nobody need write them down. A rule of the policy about one of the hosts counts in its place.
+func (p *Policy) credentialRules() []Rule {
+	var rules []Rule
+	for _, c := range p.Credentials {
+		if c.Deliver != DeliverInject || len(c.Repositories) == 0 {
+			continue
+		}
+		for _, h := range p.lackedHosts(c) {
+			if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Host == h }) {
+				rules = append(rules, Rule{Host: h, Ports: []PortRange{{443, 443}}, Place: c.Place})
+			}
+		}
+	}
+	return rules
+}
+
 // lackedHosts are the hosts of a credential that no rule of the policy is about.
 func (p *Policy) lackedHosts(c Credential) []Host {
 	hosts := c.Hosts

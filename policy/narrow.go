@@ -34,7 +34,7 @@ func (n Narrowing) String() string {
 //   - resources, limits and rotate: the smaller, where the ceiling sets one
 //   - evidence: the ceiling's sign unless that is none or auto, the longer retain, the ceiling's include if it has one
 //   - hide and protect: both lists; a project's "!pattern" counts only if the ceiling has it too
-//   - network.deny: both lists; an allow rule without `rules` gets those of the ceiling's rule
+//   - network.deny: both lists; an allow rule without `rules` gets those of the ceiling's rule, and so does a host that a credential opens
 func Narrow(project, ceiling *Policy) (*Policy, []Narrowing, error) {
 	if ceiling == nil {
 		return project, nil, nil
@@ -46,6 +46,7 @@ func Narrow(project, ceiling *Policy) (*Policy, []Narrowing, error) {
 	n.lists()
 	n.network()
 	n.credentials()
+	n.credentialHosts()
 	n.resources()
 	n.evidence()
 	if err := n.problems.asError(); err != nil {

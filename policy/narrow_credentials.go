@@ -41,6 +41,9 @@ func (n *narrower) credential(path string, c, ceiling Credential) Credential {
 	if c.AllowBroad != "" && ceiling.AllowBroad == "" {
 		n.refuse(path+".allow-broad", "the ceiling does not allow a credential without a scope", "")
 	}
+	if c.PublicRead && !ceiling.PublicRead {
+		n.refuse(path+".public-read", "the ceiling does not allow other repositories to be read", "")
+	}
 	c.Deliver = stricter(n, path+".deliver", c.Deliver, ceiling.Deliver, DeliverInject, DeliverFile, DeliverEnv)
 	c.Hosts = n.hosts(path, c.Hosts, ceiling.Hosts)
 	c.Rules = n.requests(path, c.Rules, ceiling.Rules)

@@ -85,6 +85,31 @@ func (n *narrower) allowPiece(path string, rule Rule) (Rule, bool) {
 	return rule, true
 }
 
+// credentialHosts keeps the hosts that credentials open to what the ceiling says of them. Where it says nothing, its own credential opens them.
+func (n *narrower) credentialHosts() {
+	if len(n.problems) > 0 { // a credential that is refused opens nothing
+		return
+	}
+	for _, rule := range n.out.credentialRules() {
+		about, over := false, []Rule(nil)
+		for _, c := range n.ceiling.Network.Allow {
+			about = about || c.isAbout(rule.Host)
+			if c.Bundle == "" && c.isOver(rule) {
+				over = append(over, c)
+			}
+		}
+		open := slices.IndexFunc(over, func(c Rule) bool { return len(c.HTTP) == 0 })
+		switch {
+		case open >= 0:
+			n.out.Network.Allow = append(n.out.Network.Allow, n.limited("credentials", rule, over[open]))
+		case len(over) > 0:
+			n.out.Network.Allow = append(n.out.Network.Allow, n.withRules("credentials", rule, over))
+		case !about && !slices.ContainsFunc(n.ceiling.credentialRules(), func(c Rule) bool { return c.Host.covers(rule.Host) }):
+			n.refuse("credentials", n.whyNot(rule), n.allowedHint())
+		}
+	}
+}
+
 // isOver reports whether c may stand over the rule, leaving method and path aside.
 func (r Rule) isOver(rule Rule) bool {
 	return r.Host.covers(rule.Host) && coversPorts(r.Ports, rule.Ports) && (r.TCP || !rule.TCP) && (r.Private || !rule.Private) && r.To == rule.To

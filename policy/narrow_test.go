@@ -18,6 +18,38 @@ func loadAs(t testing.TB, name, src string) *Policy {
 	return p
 }
 
+// TestNarrowCredentialHosts: a host that a credential opens has the ceiling's rules, where the ceiling has any.
+func TestNarrowCredentialHosts(t *testing.T) {
+	const credential = "credentials: {github: {from: github-oidc, repositories: [acme/shop], permissions: {contents: read}}}\n"
+	project := loadAs(t, "project.yaml", credential)
+	for ceiling, want := range map[string]map[string]bool{
+		"":                             {"GET": true, "POST": true},
+		"network: {allow: [github]}\n": {"GET": true, "POST": true},
+		"network: {allow: [{host: \"*.github.com\", rules: [\"GET /repos/**\"]}]}\n":             {"GET": true, "POST": false},
+		"network: {allow: [{host: api.github.com, rules: [\"GET /repos/acme/shop/issues\"]}]}\n": {"GET": true, "POST": false},
+		"network: {deny: [api.github.com]}\n":                                                    {"GET": false, "POST": false},
+	} {
+		out, _, err := Narrow(project, loadAs(t, "ceiling.yaml", ceiling+credential))
+		if err != nil {
+			t.Fatalf("%s%v", ceiling, err)
+		}
+		expanded, problems := out.Expand()
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		for method, allowed := range want {
+			if got := expanded.Decide(Request{Host: "api.github.com", Port: 443, Method: method, Path: "/repos/acme/shop/issues"}); got.Allowed() != allowed {
+				t.Errorf("%s%s: %v, want %v", ceiling, method, got.Allowed(), allowed)
+			}
+		}
+	}
+	// A ceiling whose own credential goes to another host opens no other.
+	other := strings.Replace(credential, "{from", "{host: ghe.example.org, from", 1)
+	if _, _, err := Narrow(loadAs(t, "project.yaml", strings.Replace(credential, "{from", "{host: github.com, from", 1)), loadAs(t, "ceiling.yaml", other)); err == nil {
+		t.Error("a host is open that the ceiling's credential does not go to")
+	}
+}
+
 func TestNarrowLowers(t *testing.T) {
 	ceiling := loadAs(t, "ceiling.yaml", `
 image: debian:13

@@ -162,14 +162,15 @@ const (
 type Credential struct {
 	Name          string
 	From          Origin
-	Broker        string            // https URL of the token broker, for github-oidc
-	Identity      string            // name of the trust policy at the broker
+	Broker        string            // https URL of the token broker or of Vault
+	Identity      string            // name of the trust policy at the broker, of the role at Vault, or a service account at Google
 	Key           Origin            // private key of a GitHub App: env or file
 	Repositories  []string          // "self" or "owner/name"
 	Permissions   map[string]string // GitHub permission -> read, write or admin
 	Push          []string          // full ref patterns: "refs/heads/agent/*"
+	PublicRead    bool              // what is public of other repositories may be read, without the credential
 	Deliver       Deliver
-	Env           string // variable for the value (deliver: env) or the placeholder
+	Env           string // variable for the value (deliver: env), the path (deliver: file) or the placeholder
 	Hosts         []Host // where the runner may attach it
 	Header        string // header name; empty means that of the kit or bundle
 	Scheme        string // bearer, basic or raw

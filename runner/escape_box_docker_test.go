@@ -39,6 +39,8 @@ type setup struct {
 	stdin   io.Reader         // in place of the text
 	handler handler           // of the run's events; nil for none
 	store   *runs.Store       // in place of the suite's
+	// credentials is what sources draw on.
+	credentials CredentialSources
 }
 
 // handler is a function that takes events.
@@ -123,7 +125,7 @@ func (l *lab) start(t *testing.T, s setup, argv []string, stdin []byte) *box {
 	b.result, b.err = Run(ctx, Config{
 		Version: "test", Argv: argv, Project: b.project, Image: cmp.Or(s.image, l.image), Policy: p,
 		Engine: l.engine, Store: cmp.Or(s.store, l.store),
-		CAs: cas, LookupEnv: lookupEnv, Stdin: in, Handlers: handlers, Stdout: &stdout, Stderr: &stderr, seam: s.seam,
+		CAs: cas, LookupEnv: lookupEnv, Credentials: s.credentials, Stdin: in, Handlers: handlers, Stdout: &stdout, Stderr: &stderr, seam: s.seam,
 	})
 	b.stdout, b.stderr = stdout.Bytes(), stderr.Bytes()
 	b.events = recorded(t, cmp.Or(s.store, l.store), b.result.Run)

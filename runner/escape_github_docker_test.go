@@ -12,8 +12,8 @@ import (
 )
 
 const (
+	// The hosts are not written down: the credential opens them.
 	gitHubPolicy = `
-network: {allow: [github.com, api.github.com]}
 credentials:
   github: {from: "env:ESCAPE_GITHUB", repositories: [acme/shop], push: ["refs/heads/agent/*"]}
 `
@@ -87,6 +87,9 @@ func TestEscapeGitHub(t *testing.T) {
 			}
 		})
 	}
+	if n := gh.Seen("POST", "/acme/shop.git/git-receive-pack"); n != 1 { // the push to main has asked for the refs, and no more
+		t.Errorf("GitHub saw %d pushes, want the one that is allowed", n)
+	}
 	for _, r := range gh.Requests() {
 		if strings.Contains(r.Path, "other") || strings.Contains(r.Path, "/git/refs") {
 			t.Errorf("GitHub saw %s %s", r.Method, r.Path)
@@ -112,6 +115,100 @@ func TestEscapeGitHub(t *testing.T) {
 		return ok && u.Name == "github" && u.PerHost["github.com"] > 0
 	}) {
 		t.Error("no event tells what the credential was used for")
+	}
+}
+
+// TestGitHubServer: on a GitHub Enterprise Server, whose API and git are on one host, both work, and what is public of other repositories can be read; nothing
+// else of them, and without the credential.
+func TestGitHubServer(t *testing.T) {
+	l := testLab(t)
+	w := newWorld(t)
+	cert := w.certify(t)
+	gh := runnertest.NewGitHub(t, runnertest.GitHubConfig{Certificate: &cert})
+	w.secure = gh.Addr()
+	shop, open, closed := gh.AddRepository("acme/shop"), gh.AddRepository("acme/open"), gh.AddRepository("acme/closed")
+	for _, r := range []*runnertest.Repository{shop, open, closed} {
+		r.WriteFile("README.md", r.Name+"\n")
+	}
+	open.Public()
+	gh.AddToken(runnertest.Token{Text: gitHubToken, Permissions: map[string]string{"contents": "write", "issues": "write"}})
+	b := l.start(t, setup{
+		world: w, env: map[string]string{"ESCAPE_GITHUB": gitHubToken},
+		policy: `
+credentials:
+  github: {from: "env:ESCAPE_GITHUB", host: ghe.inward.example, repositories: [acme/shop], push: ["refs/heads/agent/*"], public-read: true}
+`,
+	}, []string{"sh", "-c", `
+cd /tmp && export GIT_TERMINAL_PROMPT=0 && git config --global user.name t && git config --global user.email t@example.org
+try() { name=$1; shift; if "$@" >/tmp/out 2>&1; then echo "$name: ok"; else echo "$name: refused: $(tr '\n' ' ' </tmp/out)"; fi; }
+api() { curl -sS --fail-with-body -X "$1" -H "Authorization: token $GH_TOKEN" "https://ghe.inward.example/api/v3$2" ${3:+-d "$3"}; }
+try clone git clone https://ghe.inward.example/acme/shop.git shop
+cd shop && git commit -q --allow-empty -m work
+try push git push "https://x-access-token:$GH_TOKEN@ghe.inward.example/acme/shop.git" HEAD:agent/one
+try rest api POST /repos/acme/shop/issues '{"title":"t"}'
+try main git push origin HEAD:main
+try public git ls-remote https://ghe.inward.example/acme/open.git
+try publicrest api GET /repos/acme/open/issues
+try private git ls-remote https://ghe.inward.example/acme/closed.git
+try publicpush git push https://ghe.inward.example/acme/open.git HEAD:agent/one
+try publicwrite api POST /repos/acme/open/issues '{"title":"t"}'
+`}, nil)
+	if b.err != nil {
+		t.Fatalf("%v\n%s", b.err, b.stderr)
+	}
+	out := string(b.stdout)
+	for step, want := range map[string]string{
+		"clone": "ok", "push": "ok", "rest": "ok", "public": "ok", "publicrest": "ok", "main": "refused: ", "private": "refused: ", "publicpush": "refused: ", "publicwrite": "refused: ",
+	} {
+		if line := lineOf(out, step); !strings.HasPrefix(line, step+": "+want) {
+			t.Errorf("%q, want %s", line, want)
+		}
+	}
+	for _, r := range gh.Requests() {
+		own := strings.Contains(r.Path, "acme/shop")
+		if own != strings.HasSuffix(r.Credential, gitHubToken) || !own && r.Method != "GET" && !strings.HasSuffix(r.Path, "git-upload-pack") {
+			t.Errorf("GitHub saw %s %s with %q", r.Method, r.Path, r.Credential)
+		}
+	}
+	if shop.Ref("refs/heads/agent/one") == "" {
+		t.Error("the push did not arrive")
+	}
+}
+
+// TestEscapeReadOnly: with permissions to read, what would change something does not leave.
+func TestEscapeReadOnly(t *testing.T) {
+	l := testLab(t)
+	const work = `
+try() { name=$1; shift; if "$@" >/tmp/out 2>&1; then echo "$name: ok"; else echo "$name: refused: $(tr '\n' ' ' </tmp/out)"; fi; }
+api() { curl -sS --fail-with-body -X "$1" "https://api.github.com$2" ${3:+-d "$3"}; }
+try read api GET /repos/acme/shop/issues
+try write api POST /repos/acme/shop/issues '{"title":"t"}'
+try mutation api POST /graphql '{"query":"mutation{addStar(input:{}){clientMutationId}}"}'
+`
+	for _, weak := range []bool{false, true} {
+		gh, _, s := atApp(t, "{contents: read, issues: read}", "")
+		s.seam.egress.Scopes = weak
+		b := l.start(t, s, []string{"sh", "-c", work}, nil)
+		if b.err != nil {
+			t.Fatalf("%v\n%s", b.err, b.stderr)
+		}
+		out, arrived := string(b.stdout), gh.Seen("POST", "/repos/acme/shop/issues")+gh.Seen("POST", "/graphql")
+		if weak {
+			if arrived != 2 {
+				t.Errorf("without the protection %d requests arrive: the entry proves nothing", arrived)
+			}
+			continue
+		}
+		l.entry(t, "credentials", "a method beyond the permission", "the permissions are known here", func(t *testing.T, _ func(string)) {
+			for _, step := range []string{"write", "mutation"} {
+				if line := lineOf(out, step); !strings.Contains(line, `"code":"permission"`) || arrived > 0 {
+					t.Errorf("%q; %d requests arrived", line, arrived)
+				}
+			}
+			if lineOf(out, "read") != "read: ok" {
+				t.Errorf("the positive control does not work: %q", lineOf(out, "read"))
+			}
+		})
 	}
 }
 

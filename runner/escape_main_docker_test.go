@@ -57,6 +57,7 @@ type lab struct {
 	dir    string // of everything that the suite makes
 	probe  string // the program that attacks
 	calls  string // the program of engine/internal/sysprobe
+	traces string // the program that searches
 	weak   string // a directory with a guest in which protections can be left out
 	image  string
 	store  *runs.Store
@@ -78,7 +79,7 @@ func newLab() (*lab, error) {
 		return nil, err
 	}
 	l := &lab{
-		dir: dir, probe: filepath.Join(dir, "escapeprobe"), calls: filepath.Join(dir, "sysprobe"), weak: filepath.Join(dir, "guest"),
+		dir: dir, probe: filepath.Join(dir, "escapeprobe"), calls: filepath.Join(dir, "sysprobe"), traces: filepath.Join(dir, "tracesearch"), weak: filepath.Join(dir, "guest"),
 		image: cmp.Or(os.Getenv("AGENT_SANDBOX_TEST_IMAGE"), os.Getenv("IMAGE"), "agent-sandbox:dev"), boxes: map[string]*boxed{},
 	}
 	// MkdirTemp's directories are for this user alone, and the agent is another one.
@@ -109,6 +110,7 @@ func (l *lab) build() error {
 	for _, b := range []struct{ out, pkg, tags string }{
 		{l.probe, "./internal/escapeprobe", ""},
 		{l.calls, "./engine/internal/sysprobe", ""},
+		{l.traces, "./internal/tracesearch", ""},
 		{filepath.Join(l.weak, "guest"), "../cmd/guest", "weakguest"},
 		{filepath.Join(l.dir, "fresh"), "../cmd/guest", ""},
 	} {

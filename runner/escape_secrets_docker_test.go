@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/event"
 )
 
@@ -46,6 +47,9 @@ func holds(text, secret string) bool {
 func TestEscapeSecrets(t *testing.T) {
 	l := testLab(t)
 	env := map[string]string{"ESCAPE_TOKEN": modelSecret, "ESCAPE_BOT": botSecret}
+	for _, name := range jobVariables() {
+		env[name] = jobSecret
+	}
 	held := l.ransacked(t, setup{policy: allowedPolicy, world: newWorld(t), env: env})
 	// The same secret as an ordinary variable is found in all these places but the engine's.
 	open := l.ransacked(t, setup{policy: "env: [ESCAPE_PLAIN]\n", env: map[string]string{"ESCAPE_PLAIN": modelSecret}})
@@ -71,6 +75,16 @@ func TestEscapeSecrets(t *testing.T) {
 			}
 		})
 	}
+	l.entry(t, "credentials", "ACTIONS_RUNTIME_TOKEN and the id-token variables", "a variable of the runner's gets inside by its name alone, and these never", func(t *testing.T, _ func(string)) {
+		if holds(held.inside, jobSecret) || !strings.Contains(held.inside, "ESCAPE_TOKEN=") || !holds(open.inside, modelSecret) {
+			t.Error("the job's token is inside, or the search proves nothing")
+		}
+		for _, name := range jobVariables() {
+			if _, err := policy.Load("policy.yaml", []byte("version: 1\nenv: ["+name+"]\n")); err == nil {
+				t.Errorf("a policy may pass %s on", name)
+			}
+		}
+	})
 	l.entry(t, "credentials", "a credential in docker inspect", "a container has no variables of the agent's", func(t *testing.T, skip func(string)) {
 		if held.inspected == "" {
 			skip("there is no docker command")
@@ -86,6 +100,13 @@ func TestEscapeSecrets(t *testing.T) {
 			t.Error("a secret that is there is not found: the entry proves nothing")
 		}
 	})
+}
+
+// jobSecret is what the variables of jobVariables have, which tokens of a whole job are in.
+const jobSecret = "job.0123456789-of-the-whole-job-0123456789"
+
+func jobVariables() []string {
+	return []string{"ACTIONS_RUNTIME_TOKEN", "ACTIONS_RUNTIME_URL", "ACTIONS_RESULTS_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"}
 }
 
 // found is what a search has come to.

@@ -54,9 +54,12 @@ func (r *run) openGateway() error {
 	}
 	cfg := egress.Config{Policy: expanded, Proxy: r.cfg.Proxy, CAs: r.cfg.CAs, Recorder: recorder{r}}
 	for _, g := range r.grants {
+		if g.Deliver != policy.DeliverInject {
+			continue
+		}
 		cfg.Credentials = append(cfg.Credentials, egress.Credential{
 			Name: g.Name, Placeholder: g.Placeholder, Value: g.Value, Hosts: g.Hosts, Header: g.Header, Scheme: schemes()[g.Scheme],
-			Username: g.Username, Rules: g.Rules, GitHub: r.gitHubScope(g.Name, g.Repositories),
+			Username: g.Username, Rules: g.Rules, GitHub: r.gitHubScope(g.Name, g.Repositories, g.Shared),
 		})
 	}
 	r.cfg.weaken(&cfg)

@@ -10,13 +10,14 @@ import (
 )
 
 // gitHubScope is what a credential of GitHub's is held to on the wire; nil for one whose policy names no repositories.
-func (r *run) gitHubScope(name string, granted []event.CredentialRepository) *egress.GitHub {
+func (r *run) gitHubScope(name string, granted []event.CredentialRepository, shared bool) *egress.GitHub {
 	i := slices.IndexFunc(r.cfg.Policy.Credentials, func(c policy.Credential) bool { return c.Name == name })
 	if i < 0 || len(r.cfg.Policy.Credentials[i].Repositories) == 0 {
 		return nil
 	}
 	c := r.cfg.Policy.Credentials[i]
-	scope := &egress.GitHub{Push: c.Push, Scoped: c.From.Kind == "github-oidc" || c.From.Kind == "github-app"}
+	issued := c.From.Kind == "github-oidc" || c.From.Kind == "github-app"
+	scope := &egress.GitHub{Push: c.Push, Scoped: issued, PublicRead: c.PublicRead, Shared: shared, ReadOnly: issued && !changes(c.Permissions)}
 	for _, g := range granted {
 		scope.Repositories = append(scope.Repositories, egress.GitHubRepository{ID: g.ID, Name: g.Name})
 	}
@@ -26,6 +27,16 @@ func (r *run) gitHubScope(name string, granted []event.CredentialRepository) *eg
 		}
 	}
 	return scope
+}
+
+// changes tells whether one of the permissions is more than to read.
+func changes(permissions map[string]string) bool {
+	for _, level := range permissions {
+		if level != "read" {
+			return true
+		}
+	}
+	return false
 }
 
 // used tells what the credentials were used for.

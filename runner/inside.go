@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/credential"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/link"
 )
@@ -62,12 +63,15 @@ type InsideTraffic struct {
 }
 
 // InsideCredential is a credential that requests get on their way out. The variables have a placeholder, to be used as if
-// it were the secret; sent anywhere but to Hosts, it is refused.
+// it were the secret; sent anywhere but to Hosts, it is refused. One that is delivered otherwise is the secret itself, and goes wherever the agent
+// sends it.
 type InsideCredential struct {
 	Name      string            `json:"name"`
+	Deliver   policy.Deliver    `json:"deliver"`        // inject, env or file
+	File      string            `json:"file,omitempty"` // path of the secret; the variables have it too
 	Variables []string          `json:"variables"`
 	Hosts     []policy.Host     `json:"hosts"`
-	Header    string            `json:"header"`
+	Header    string            `json:"header,omitempty"`
 	Requests  []policy.HTTPRule `json:"requests,omitempty"` // only these; none: every request
 }
 
@@ -115,9 +119,17 @@ func (r *run) insidePolicy() InsidePolicy {
 		in.Network.Otherwise = otherwiseLoopback
 	}
 	for _, g := range r.grants {
-		in.Credentials = append(in.Credentials, InsideCredential{g.Name, g.Env, g.Hosts, g.Header, g.Rules})
+		in.Credentials = append(in.Credentials, insideCredential(g))
 	}
 	return in
+}
+
+func insideCredential(g credential.Grant) InsideCredential {
+	c := InsideCredential{Name: g.Name, Deliver: g.Deliver, Variables: g.Env, Hosts: g.Hosts, Header: g.Header, Requests: g.Rules}
+	if g.Deliver == policy.DeliverFile {
+		c.File = credentialPath(g.Name)
+	}
+	return c
 }
 
 func insideRules(rules []policy.Rule, protocol func(policy.Rule) string) []InsideRule {
@@ -148,9 +160,20 @@ func insideTraffic(l policy.Limits) *InsideTraffic {
 // inside adds to a plan what the sandbox is given in link.FilesDir, and the variables that go with it. They come after
 // those of image and policy, since they count whatever these say.
 func (r *run) inside(p *Plan, vars *variables) error {
+	p.files = r.kitFiles()
 	for _, g := range r.grants {
-		for _, name := range g.Env {
-			vars.set(name, g.Placeholder, "credential")
+		for i, name := range g.Env {
+			switch g.Deliver {
+			case policy.DeliverEnv:
+				vars.set(name, g.Inside[i].Reveal(), "secret")
+			case policy.DeliverFile:
+				vars.set(name, credentialPath(g.Name), "credential")
+			default:
+				vars.set(name, g.Placeholder, "credential")
+			}
+		}
+		if g.Deliver == policy.DeliverFile {
+			p.files = append(p.files, link.File{Name: "credential-" + g.Name, Content: []byte(g.Inside[0].Reveal()), Copy: credentialPath(g.Name), Private: true})
 		}
 	}
 	var text bytes.Buffer
@@ -160,7 +183,7 @@ func (r *run) inside(p *Plan, vars *variables) error {
 	if err := enc.Encode(r.insidePolicy()); err != nil {
 		return err
 	}
-	p.files = append(r.kitFiles(), link.File{Name: insidePolicyFile, Content: text.Bytes()})
+	p.files = append(p.files, link.File{Name: insidePolicyFile, Content: text.Bytes()})
 	p.trust, p.Files = nil, nil
 	vars.set(insidePolicyVariable, path.Join(link.FilesDir, insidePolicyFile), "sandbox")
 	if r.authority != nil {
@@ -170,6 +193,10 @@ func (r *run) inside(p *Plan, vars *variables) error {
 		p.Files = []string{caPath, bundlePath, storePath}
 	}
 	for _, f := range p.files {
+		if f.Private {
+			p.Files = append(p.Files, f.Copy)
+			continue
+		}
 		p.Files = append(p.Files, path.Join(link.FilesDir, f.Name))
 	}
 	slices.Sort(p.Files)

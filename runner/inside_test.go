@@ -1,8 +1,12 @@
 package runner
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"path"
 	"slices"
 	"strings"
@@ -12,6 +16,7 @@ import (
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/link"
+	"github.com/org/agent-sandbox/runner/secret"
 )
 
 const modelKey = "sk-ant-api03-0123456789abcdefghijABCDEFGHIJ-AA"
@@ -90,6 +95,7 @@ resources: {cpus: 1.5, memory: 1GiB, pids: 100, timeout: 5m}
   "credentials": [
     {
       "name": "anthropic",
+      "deliver": "inject",
       "variables": [
         "ANTHROPIC_API_KEY"
       ],
@@ -153,6 +159,25 @@ func TestInsidePolicyFits(t *testing.T) {
 	r.authority = []byte("pem")
 	if err := r.environment(&Plan{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestIdentityIsRedacted: a service that quotes the job's identity in its refusal does not get it into the record.
+func TestIdentityIsRedacted(t *testing.T) {
+	const jwt = "eyJhbGciOiJSUzI1NiJ9.0123456789abcdefghij.0123456789abcdefghij"
+	vault := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		body, _ := io.ReadAll(req.Body)
+		w.WriteHeader(http.StatusBadRequest)
+		_ = json.NewEncoder(w).Encode(map[string]any{"errors": []string{"no good: " + string(body)}})
+	}))
+	defer vault.Close()
+	r, _ := newRun(t, Config{LookupEnv: func(string) (string, bool) { return "", false }})
+	host := strings.TrimPrefix(vault.URL, "https://")
+	r.cfg.Policy = loaded(t, "credentials: {anthropic: {from: 'vault:kv/data/a#b', broker: 'https://"+host+"', identity: ci}}\n")
+	r.cfg.Credentials = CredentialSources{HTTP: vault.Client(), OIDC: func(context.Context, string) (secret.Value, error) { return secret.New(jwt), nil }}
+	err := r.secrets.err(r.credentials(t.Context()))
+	if err == nil || strings.Contains(err.Error(), jwt) || !strings.Contains(err.Error(), "no good: ") || !strings.Contains(err.Error(), "[redacted:identity]") {
+		t.Errorf("%v", err)
 	}
 }
 

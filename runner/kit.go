@@ -85,11 +85,15 @@ func (r *run) kitFiles() []link.File {
 	return files
 }
 
-// placeholderEnd are the last 20 characters of the placeholder that the kit works with.
+// placeholderEnd are the last 20 characters of what the kit works with: of a placeholder, unless the policy wants the secret itself inside.
 func (r *run) placeholderEnd() string {
 	for _, g := range r.grants {
 		if g.Name == r.cfg.Kit.Credential {
-			return g.Placeholder[max(0, len(g.Placeholder)-20):]
+			text := g.Placeholder
+			if g.Deliver == policy.DeliverEnv {
+				text = g.Inside[0].Reveal()
+			}
+			return text[max(0, len(text)-20):]
 		}
 	}
 	return ""

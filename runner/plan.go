@@ -59,12 +59,12 @@ type Identity struct {
 	Home string `json:"home"`
 }
 
-// Variable is one variable of the agent's environment. The value of one that comes from the host is left out: it may
-// be anything.
+// Variable is one variable of the agent's environment. The value of one that comes from the host is left out, since it may
+// be anything, and so is a secret.
 type Variable struct {
 	Name   string `json:"name"`
 	Value  string `json:"value,omitempty"`
-	Source string `json:"source"` // image, sandbox, kit, policy, host or credential
+	Source string `json:"source"` // image, sandbox, kit, policy, host, credential (a placeholder, or a path) or secret
 	value  string
 }
 
@@ -225,7 +225,7 @@ func newVariables() *variables { return &variables{at: map[string]int{}} }
 
 func (v *variables) set(name, value, source string) {
 	entry := Variable{Name: name, Value: value, Source: source, value: value}
-	if source == "host" {
+	if source == "host" || source == "secret" {
 		entry.Value = ""
 	}
 	if i, ok := v.at[name]; ok {

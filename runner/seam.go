@@ -3,6 +3,8 @@
 package runner
 
 import (
+	"time"
+
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
 )
@@ -22,5 +24,7 @@ func (seam) skipDisk() bool { return false }
 func (seam) testAuthority() []byte { return nil }
 
 func (seam) skipRedaction() bool { return false }
+
+func (seam) clock() func() time.Time { return nil }
 
 func (seam) weaken(*egress.Config) {}

@@ -3,6 +3,8 @@
 package runner
 
 import (
+	"time"
+
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
 )
@@ -16,7 +18,8 @@ type seam struct {
 	unmasked  bool   // secrets are not taken out of what the run says
 	authority []byte // a certificate that the sandbox is to trust
 	egress    egress.Weakened
-	limits    egress.Limits // of the gateway
+	limits    egress.Limits    // of the gateway
+	now       func() time.Time // of credentials; nil: the system's
 }
 
 func (s seam) weakened() engine.Weakened { return s.container }
@@ -35,5 +38,7 @@ func (s seam) skipDisk() bool { return s.noDisk }
 func (s seam) testAuthority() []byte { return s.authority }
 
 func (s seam) skipRedaction() bool { return s.unmasked }
+
+func (s seam) clock() func() time.Time { return s.now }
 
 func (s seam) weaken(cfg *egress.Config) { cfg.Weakened, cfg.Limits = s.egress, s.limits }

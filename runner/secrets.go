@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/org/agent-sandbox/policy"
@@ -33,6 +34,23 @@ func (s *secrets) add(name string, v secret.Value) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.short = append(s.short, name)
+}
+
+// minPart is the least length in bytes of a word that counts as a secret because it stands in one.
+const minPart = 20
+
+// addWithParts is for a secret that may be a document: a key in it is a secret on its own.
+func (s *secrets) addWithParts(name string, v secret.Value) {
+	s.add(name, v)
+	words := strings.FieldsFunc(v.Reveal(), func(r rune) bool { return r <= ' ' || strings.ContainsRune(`"',;=`, r) })
+	if len(words) < 2 {
+		return
+	}
+	for _, word := range words {
+		if len(word) >= minPart {
+			s.add(name, secret.New(word))
+		}
+	}
 }
 
 // counted is told where a secret was met; the result is told which.
@@ -171,6 +189,9 @@ func (r *run) hold(ctx context.Context) error {
 		g.Value = r.secrets.value(g.Name, g.Value)
 		if _, err := g.Value(ctx); err != nil {
 			return policy.Problems{{Path: "credentials." + g.Name, Message: err.Error()}}
+		}
+		for _, v := range g.Inside {
+			r.secrets.addWithParts(g.Name, v)
 		}
 	}
 	return nil

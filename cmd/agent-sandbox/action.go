@@ -158,6 +158,13 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
+	if cfg.Credentials.Keep != "" { // below HOME, which the post step has too; the state directory is of this container alone
+		dirs, err := s.app.tokenDirs()
+		if err != nil {
+			return cfg, errors.Join(err, cfg.Store.Close())
+		}
+		cfg.Credentials.Keep = dirs[0]
+	}
 	cfg.Subdir, cfg.Stdin, cfg.Policy = dir, stdinOf(f, cfg.Stdin), orCopy(cfg.Policy)
 	err = s.allowed(cfg.Policy)
 	if err == nil {

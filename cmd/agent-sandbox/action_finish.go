@@ -240,12 +240,16 @@ func (s *step) verdict(sum event.Summary, runErr error) error {
 	return nil
 }
 
-// actionPost removes what a step that was killed left in the engine.
-func (a *app) actionPost(ctx context.Context) (err error) {
+// actionPost removes what a step that was killed left in the engine, and revokes its tokens.
+func (a *app) actionPost(ctx context.Context) error {
 	run := a.env("STATE_run")
 	if run == "" {
 		return nil // the step never got as far as a run
 	}
+	return errors.Join(a.revokeTokens(ctx, run), a.sweep(ctx, run))
+}
+
+func (a *app) sweep(ctx context.Context, run string) error {
 	cfg, err := a.engineConfig()
 	if err != nil {
 		return err
@@ -254,7 +258,6 @@ func (a *app) actionPost(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, e.Close()) }()
 	_, err = e.Sweep(ctx, run)
-	return err
+	return errors.Join(err, e.Close())
 }

@@ -75,6 +75,7 @@ func arrows() map[string][]string {
 		"runner/engine/internal/sysprobe": {"golang.org/x/sys"},
 		"runner/internal/escapeprobe":     {"golang.org/x/sys"},
 		"runner/internal/hostileguest":    {"runner/link"},
+		"runner/internal/tracesearch":     nil,
 	}
 }
 

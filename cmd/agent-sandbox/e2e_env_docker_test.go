@@ -34,7 +34,8 @@ func TestRunEnvironment(t *testing.T) {
 	u.policy("env: [CI, EMPTY, ABSENT, 'FIXED=a b=c']\n")
 	u.env = append(u.env, "CI=host's value", "EMPTY=", "GITHUB_TOKEN=secret-of-the-host", "ANTHROPIC_API_KEY=secret-of-the-host",
 		"AWS_SECRET_ACCESS_KEY=secret-of-the-host", "DOCKER_CONFIG=/nonexistent", "SSH_AUTH_SOCK=/nonexistent", "LD_PRELOAD=",
-		"HTTP_PROXY=http://secret-of-the-host", "ACTIONS_RUNTIME_TOKEN=secret-of-the-host", "BASH_ENV=/nonexistent")
+		"HTTP_PROXY=http://secret-of-the-host", "ACTIONS_RUNTIME_TOKEN=secret-of-the-host",
+		"ACTIONS_ID_TOKEN_REQUEST_TOKEN=secret-of-the-host", "ACTIONS_ID_TOKEN_REQUEST_URL=https://secret-of-the-host", "BASH_ENV=/nonexistent")
 	r := u.run("--", "env", "-0")
 	u.wantCode(r, 0)
 	got := strings.Split(strings.TrimSuffix(r.stdout, "\x00"), "\x00")

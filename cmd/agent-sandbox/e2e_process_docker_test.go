@@ -47,7 +47,13 @@ func (u *user) start(args ...string) *process {
 // prepare makes the command of start, for changes before it begins.
 func (u *user) prepare(args ...string) *process {
 	u.t.Helper()
-	p := &process{u: u, cmd: u.command(append([]string{"run"}, args...)...), stderr: &strings.Builder{}}
+	return u.prepareCommand(append([]string{"run"}, args...)...)
+}
+
+// prepareCommand is prepare for any command.
+func (u *user) prepareCommand(args ...string) *process {
+	u.t.Helper()
+	p := &process{u: u, cmd: u.command(args...), stderr: &strings.Builder{}}
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		u.t.Fatal(err)

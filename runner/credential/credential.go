@@ -39,6 +39,8 @@ type Config struct {
 	GitHubAPI string
 	// Permissions are those that an organisation's ceiling allows for credentials by name of the permission, the dangerous ones among them.
 	Permissions map[string]string
+	// Run is the id of the run, for the records of those who issue.
+	Run string
 	// Keeper has what is to be revoked if this process is killed; nil: nothing is kept.
 	Keeper *Keeper
 	// Emit is told what becomes of the credentials; nil: nobody is.
@@ -59,16 +61,23 @@ func (cfg Config) now() func() time.Time {
 }
 
 // Grant is a credential of this run, for one group of hosts. A service that takes its credential in two ways has two
-// grants of one name, with one placeholder.
+// grants of one name, with one placeholder. One that the policy wants inside has neither hosts nor a placeholder.
 type Grant struct {
-	Name        string   // of the credential in the policy
+	Name        string // of the credential in the policy
+	Deliver     policy.Deliver
 	Placeholder string   // what is inside: of the secret's length and beginning, and otherwise random
-	Env         []string // variables inside that have the placeholder
-	Hosts       []policy.Host
-	Header      string
-	Scheme      string // bearer, basic or raw
-	Username    string // for basic
-	Rules       []policy.HTTPRule
+	Env         []string // variables inside that have the placeholder; with DeliverEnv the secret, with DeliverFile the file's path
+	// Inside has what is delivered: with DeliverEnv the value of each of Env, with DeliverFile the file's content. Expires is when it ends;
+	// zero: nobody knows.
+	Inside  []secret.Value
+	Expires time.Time
+
+	Hosts    []policy.Host
+	Shared   bool // GitHub\'s API and git are on one host, and another grant is for the other of them
+	Header   string
+	Scheme   string // bearer, basic or raw
+	Username string // for basic
+	Rules    []policy.HTTPRule
 	// Broad says why the credential reaches further than it should, and was accepted; empty for one that doesn't.
 	Broad string
 	// Repositories are those that the token was granted for, or, of a secret that was there before, what it is held to.
@@ -93,22 +102,32 @@ func (cfg Config) open(ctx context.Context, c policy.Credential) (issuer, error)
 		return cfg.openGitHubApp(c)
 	case "github-oidc":
 		return cfg.openGitHubOIDC(c)
+	case "vault":
+		return cfg.openVault(c)
+	case "aws":
+		return cfg.openAWS(c)
+	case "gcp":
+		return cfg.openGCP(c)
 	case "exec":
 		if cfg.Dry {
 			return sample(c), nil
 		}
 		value, err := cfg.command(ctx, c.From.Argument)
-		return fixed{value}, err
+		return fixed{value: value}, err
 	}
 	value, err := cfg.static(c.From)
-	return fixed{value}, err
+	return fixed{value: value}, err
 }
 
 // Features are the sources that there are, with their deliveries.
 func Features() []policy.CredentialFeature {
 	var all []policy.CredentialFeature
-	for _, kind := range []string{"env", "file", "exec", "github-app", "github-oidc"} {
-		all = append(all, policy.CredentialFeature{Kind: kind, Deliver: policy.DeliverInject})
+	for _, kind := range policy.OriginKinds() {
+		for _, deliver := range []policy.Deliver{policy.DeliverInject, policy.DeliverEnv, policy.DeliverFile} {
+			if kind != "aws" || deliver != policy.DeliverInject { // its requests are signed
+				all = append(all, policy.CredentialFeature{Kind: kind, Deliver: deliver})
+			}
+		}
 	}
 	return all
 }
@@ -157,8 +176,11 @@ func resolve(ctx context.Context, c policy.Credential, cfg Config) ([]Grant, *he
 		return nil, nil, refuse("", "this version can't deliver credentials from %s as %s", c.From.Kind, c.Deliver)
 	}
 	service, known := policy.LookupService(c.Name)
-	if !known && len(c.Hosts) == 0 {
+	if !known && len(c.Hosts) == 0 && c.Deliver == policy.DeliverInject {
 		return nil, nil, refuse("add `host:`, or call it "+strings.Join(policy.Services(), ", "), "nobody knows which host it is for")
+	}
+	if err := cfg.checkHosts(c); err != nil {
+		return nil, nil, err
 	}
 	c, err := cfg.named(c)
 	if err != nil {
@@ -168,7 +190,7 @@ func resolve(ctx context.Context, c policy.Credential, cfg Config) ([]Grant, *he
 	if err != nil {
 		return nil, nil, err
 	}
-	if cfg.Dry && isGitHub(c) {
+	if cfg.Dry && isIssued(c) {
 		from = sample(c)
 	}
 	h := &held{name: c.Name, issuer: from, now: cfg.now(), emit: cfg.Emit, keep: cfg.Keeper}
@@ -197,15 +219,17 @@ func (cfg Config) named(c policy.Credential) (policy.Credential, error) {
 // grants says where the credential goes.
 func (h *held) grants(c policy.Credential, service policy.Service, cfg Config) ([]Grant, error) {
 	now := h.current.value.Reveal()
-	placeholder, err := newPlaceholder(now)
-	if err != nil {
-		return nil, err
-	}
 	broad, err := reach(c, now, cfg.CI)
 	if err != nil {
 		return nil, err
 	}
-	base := Grant{Name: c.Name, Placeholder: placeholder, Env: variables(c, service), Rules: c.Rules, Broad: broad, Value: h.value}
+	base := Grant{Name: c.Name, Deliver: c.Deliver, Env: variables(c, service), Rules: c.Rules, Broad: broad, Value: h.value, Expires: h.current.expires}
+	if c.Deliver != policy.DeliverInject {
+		return h.inside(base, c, cfg)
+	}
+	if base.Placeholder, err = newPlaceholder(now); err != nil {
+		return nil, err
+	}
 	if h.current.granted != nil {
 		base.Repositories = h.current.granted.Repositories
 	} else {
@@ -238,6 +262,9 @@ func variables(c policy.Credential, service policy.Service) []string {
 // attach makes a grant for each place where the credential goes. What the policy says counts before what is known.
 func attach(base Grant, c policy.Credential, service policy.Service) []Grant {
 	places := service.Attach
+	if len(c.Hosts) > 0 && slices.Contains(service.Names, "github") && c.Header == "" && c.Scheme == "" {
+		return attachGitHub(base, c.Hosts, places)
+	}
 	if len(c.Hosts) > 0 {
 		place := policy.Attachment{Hosts: c.Hosts}
 		if len(places) > 0 {
@@ -260,6 +287,33 @@ func attach(base Grant, c policy.Credential, service policy.Service) []Grant {
 			g.Username = ""
 		}
 		grants = append(grants, g)
+	}
+	return grants
+}
+
+// attachGitHub is for the hosts of a GitHub Enterprise Server, or of a tenant of ghe.com: git and the API are on one, unless the name says that it is
+// the API's.
+func attachGitHub(base Grant, hosts []policy.Host, places []policy.Attachment) []Grant {
+	var api, both []policy.Host
+	for _, h := range hosts {
+		if name := h.String(); strings.HasPrefix(name, "api.") || strings.HasPrefix(name, "uploads.") {
+			api = append(api, h)
+		} else {
+			both = append(both, h)
+		}
+	}
+	var grants []Grant
+	for _, place := range places {
+		g := base
+		g.Header, g.Scheme, g.Username = place.Header, place.Scheme, place.Username
+		if len(api) > 0 && g.Scheme == "bearer" {
+			g.Hosts = api
+			grants = append(grants, g)
+		}
+		if len(both) > 0 {
+			g.Hosts, g.Shared = both, true
+			grants = append(grants, g)
+		}
 	}
 	return grants
 }

@@ -105,8 +105,7 @@ func TestResolveRefuses(t *testing.T) {
 		"a fine-grained one": {
 			"credentials:\n  github: {from: 'env:FINE'}", "a token that starts with github_pat_ is refused",
 		},
-		"another source":   {"credentials:\n  anthropic: {from: 'vault:secret/data/x#key'}", "this version can't deliver credentials from vault as inject"},
-		"another delivery": {"credentials:\n  anthropic: {from: 'env:KEY', deliver: env, env: KEY}", "this version can't deliver credentials from env as env"},
+		"another source": {"credentials:\n  anthropic: {from: 'vault:secret/x#key', broker: 'https://vault.example.com', identity: ci}", "no path of a secret of the key-value engine"},
 		"the variable itself": {
 			"env: [KEY]\ncredentials:\n  anthropic: {from: 'env:KEY'}", "the variable KEY would take the secret itself inside (remove it from `env`)",
 		},

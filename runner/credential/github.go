@@ -1,12 +1,14 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -26,6 +28,20 @@ func isGitHub(c policy.Credential) bool {
 
 // DefaultGitHubAPI is the API of github.com.
 const DefaultGitHubAPI = "https://api.github.com"
+
+// checkHosts refuses a token of another GitHub without the hosts where it may go: those that are known are github.com's, and would
+// see it. An API on this machine stands in for github.com's.
+func (cfg Config) checkHosts(c policy.Credential) error {
+	u, err := url.Parse(cfg.api())
+	if err != nil {
+		return err
+	}
+	addr, _ := netip.ParseAddr(u.Hostname())
+	if !isGitHub(c) || c.Deliver != policy.DeliverInject || len(c.Hosts) > 0 || cfg.api() == DefaultGitHubAPI || addr.IsLoopback() {
+		return nil
+	}
+	return refuse(fmt.Sprintf("add `host: %s`", strings.TrimPrefix(u.Hostname(), "api.")), "it is issued by the GitHub at %s, and would go to github.com", u.Hostname())
+}
 
 // dangerous are permissions with which a token can widen itself, or what runs with the rights of others
 // (https://docs.github.com/en/rest/authentication/permissions-required-for-github-apps).
@@ -123,9 +139,8 @@ func readAnswer(resp *http.Response, out any) error {
 	case len(b) > maxAnswer:
 		return fmt.Errorf("the answer has more than %d bytes", maxAnswer)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		var m struct{ Message string }
-		_ = json.Unmarshal(b, &m) // a message is a courtesy
-		return &statusError{resp.StatusCode, m.Message[:min(len(m.Message), 300)]}
+		text := said(b)
+		return &statusError{resp.StatusCode, text[:min(len(text), 300)]}
 	case out == nil:
 		return nil
 	}
@@ -133,6 +148,23 @@ func readAnswer(resp *http.Response, out any) error {
 		return errors.New("the answer is not the JSON that was expected")
 	}
 	return nil
+}
+
+// said is what a server has to say about a failure, if anything: GitHub and our broker have a message, Vault a list of errors, Google
+// an error with a message or a description.
+func said(answer []byte) string {
+	var m struct {
+		Message     string
+		Errors      json.RawMessage
+		Error       json.RawMessage
+		Description string `json:"error_description"`
+	}
+	_ = json.Unmarshal(answer, &m) // a message is a courtesy, and so are the following
+	var list []string
+	_ = json.Unmarshal(m.Errors, &list)
+	var inner struct{ Message string }
+	_ = json.Unmarshal(m.Error, &inner)
+	return cmp.Or(m.Message, strings.Join(list, "; "), inner.Message, m.Description)
 }
 
 // installationToken is GitHub's answer

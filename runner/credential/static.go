@@ -10,18 +10,26 @@ import (
 )
 
 // fixed is a secret that was there before the run, and stays.
-type fixed struct{ value secret.Value }
+type fixed struct {
+	value secret.Value
+	parts []part
+}
 
-func (f fixed) issue(context.Context) (token, error) { return token{value: f.value}, nil }
+func (f fixed) issue(context.Context) (token, error) {
+	return token{value: f.value, parts: f.parts}, nil
+}
 
 // sample stands for a secret in a dry run, which has nothing issued and starts no command. It has the beginning of GitHub's tokens where it
 // stands for one.
 func sample(c policy.Credential) fixed {
 	const text = "0123456789abcdefghijABCDEFGHIJ456789"
-	if isGitHub(c) {
-		return fixed{secret.New("ghs_" + text)}
+	switch {
+	case isGitHub(c):
+		return fixed{value: secret.New("ghs_" + text)}
+	case c.From.Kind == "aws":
+		return fixed{secret.New(text), []part{{"AWS_ACCESS_KEY_ID", secret.New(text)}, {"AWS_SECRET_ACCESS_KEY", secret.New(text)}, {"AWS_SESSION_TOKEN", secret.New(text)}}}
 	}
-	return fixed{secret.New(text)}
+	return fixed{value: secret.New(text)}
 }
 
 // static reads a secret from a variable or a file.

@@ -17,6 +17,7 @@ import (
 // token is a secret as its source gives it.
 type token struct {
 	value    secret.Value
+	parts    []part                 // of a source that gives several secrets at once; value is among them
 	expires  time.Time              // zero: nobody knows an end
 	granted  *event.CredentialScope // nil: it has none that can be told
 	issuance string                 // id in the issuer's audit log

@@ -245,6 +245,9 @@ func (x *exchange) refuse(e *end) *end {
 	if x.plain { // git shows that line by line, behind "remote:"
 		body, kind = []byte("agent-sandbox: "+e.reason+"\n"), "text/plain; charset=utf-8"
 	}
+	if x.plain && strings.HasSuffix(x.path, "/"+lfsBatch) {
+		body, kind = lfsRefusal(e.reason)
+	}
 	own["Content-Type"], own["Cache-Control"] = []string{kind}, []string{"no-store"}
 	own["Content-Length"] = []string{strconv.Itoa(len(body))}
 	x.w.WriteHeader(status)

@@ -113,7 +113,7 @@ func (g *Gateway) boundTo(target policy.Host) []*Credential {
 
 // takesIn tells whether the credential is for this request. A path that has two readings is never taken in by a rule.
 func (c *Credential) takesIn(method, path string) bool {
-	if c.GitHub != nil && c.GitHub.check(method, path, c.isGit()) != nil {
+	if !c.concerns(path) || c.GitHub != nil && c.GitHub.check(method, path, c.isGit()) != nil {
 		return false
 	}
 	if len(c.Rules) == 0 {
@@ -167,6 +167,11 @@ func attach(ctx context.Context, bound []*Credential, header http.Header, method
 		dropLike(header, c.Header)
 		header[c.Header] = []string{text}
 		out = append(out, attachment{c, forms})
+	}
+	for _, c := range bound {
+		if c.GitHub != nil && c.concerns(path) && c.GitHub.public(method, path, c.isGit()) {
+			dropLike(header, c.Header) // clients send what they have
+		}
 	}
 	for _, c := range bound {
 		if !done[c.Header] && slices.ContainsFunc(header.Values(c.Header), c.carried) {

@@ -163,7 +163,10 @@ func (x *exchange) ask() *end {
 	if e := x.checkGitHub(v.HTTP != nil); e != nil {
 		return e
 	}
-	return x.checkGraphQL()
+	if e := x.checkGraphQL(); e != nil {
+		return e
+	}
+	return x.checkLFS()
 }
 
 func (x *exchange) question() policy.Request {

@@ -28,6 +28,13 @@ type GitHub struct {
 	// Scoped: the token itself is good for Repositories alone. Else requests that name no repository are refused, since their answers,
 	// GraphQL's above all, have whatever the token can see.
 	Scoped bool
+	// PublicRead lets other repositories be read, without the credential: what is public of them.
+	PublicRead bool
+	// ReadOnly: no permission of the token is more than read, so what would change something is refused before it leaves.
+	ReadOnly bool
+	// Shared: the REST API and git are on one host, as on a GitHub Enterprise Server. Each has a credential of its own there, since they take it
+	// in different ways: the API's is for what is below /api/, git's for the rest.
+	Shared bool
 }
 
 // GitHubRepository is one repository.
@@ -36,8 +43,9 @@ type GitHubRepository struct {
 	Name string // owner/name
 }
 
-// CodeRepository and CodeRef are why a request to GitHub is refused.
+// CodeRepository, CodeRef and CodePermission are why a request to GitHub is refused.
 const (
+	CodePermission policy.Code = "permission" // it would change something, and the credential only reads
 	CodeRepository policy.Code = "repository" // it is for a repository that the credential is not for
 	CodeRef        policy.Code = "ref"        // it would change a ref that may not be pushed
 )
@@ -52,13 +60,8 @@ type gitTarget struct {
 
 // locate reads a path that was cleaned. git tells the two kinds of hosts apart: their paths look alike.
 func locate(path string, git bool) gitTarget {
-	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	api := !git
-	if len(segments) > 2 && strings.EqualFold(segments[0], "api") && slices.Contains([]string{"v3", "uploads"}, strings.ToLower(segments[1])) {
-		segments, api = segments[2:], true
-	} else if len(segments) == 2 && strings.EqualFold(segments[0], "api") && strings.EqualFold(segments[1], "graphql") {
-		segments, api = segments[1:], true
-	}
+	segments, below := belowAPI(path)
+	api := !git || below
 	switch {
 	case api && len(segments) > 2 && strings.EqualFold(segments[0], "repos"):
 		return gitTarget{repository: segments[1] + "/" + segments[2], rest: segments[3:], api: true}
@@ -78,6 +81,37 @@ func locate(path string, git bool) gitTarget {
 		return gitTarget{repository: segments[0] + "/" + name, rest: segments[2:]}
 	}
 	return gitTarget{rest: segments}
+}
+
+// belowAPI takes the root of the API off a path of a GitHub Enterprise Server; ok is false if that is not there.
+func belowAPI(path string) (segments []string, ok bool) {
+	segments = strings.Split(strings.TrimPrefix(path, "/"), "/")
+	switch {
+	case len(segments) > 2 && strings.EqualFold(segments[0], "api") && slices.Contains([]string{"v3", "uploads"}, strings.ToLower(segments[1])):
+		return segments[2:], true
+	case len(segments) == 2 && strings.EqualFold(segments[0], "api") && strings.EqualFold(segments[1], "graphql"):
+		return segments[1:], true
+	}
+	return segments, false
+}
+
+// concerns tells whether the credential is the one that such a path would have.
+func (c *Credential) concerns(path string) bool {
+	if c.GitHub == nil || !c.GitHub.Shared {
+		return true
+	}
+	_, api := belowAPI(path)
+	return api != c.isGit()
+}
+
+// public tells whether a request may go without the credential, because it reads another repository.
+func (g *GitHub) public(method, path string, git bool) bool {
+	t := locate(path, git)
+	if !g.PublicRead || t.repository == "" && t.id <= 0 || g.has(t) {
+		return false
+	}
+	return method == http.MethodGet || method == http.MethodHead ||
+		method == http.MethodPost && !t.api && slices.Equal(t.rest, []string{"git-upload-pack"})
 }
 
 // has tells whether the target is one of the repositories.
@@ -123,14 +157,20 @@ func (g *GitHub) checkGeneral(method string, t gitTarget) *end {
 
 // checkREST keeps the API from changing refs past what is checked of a push.
 func (g *GitHub) checkREST(method string, t gitTarget) *end {
-	if method == http.MethodGet || method == http.MethodHead || len(t.rest) == 0 {
+	if method == http.MethodGet || method == http.MethodHead {
 		return nil
+	}
+	if g.ReadOnly {
+		return refuse(CodePermission, "the request would change something, and the credential has no permission but to read")
 	}
 	path := strings.ToLower(strings.Join(t.rest, "/"))
 	for _, way := range []string{"git/refs", "contents/", "merges", "merge-upstream", "branches/", "dispatches", "transfer"} {
 		if path == strings.TrimSuffix(way, "/") || strings.HasPrefix(path, strings.TrimSuffix(way, "/")+"/") {
 			return refuse(CodeRef, "the request could change refs; push instead, to "+g.allowed())
 		}
+	}
+	if len(t.rest) == 0 {
+		return nil
 	}
 	first, last := strings.ToLower(t.rest[0]), strings.ToLower(t.rest[len(t.rest)-1])
 	if first == "pulls" && (last == "merge" || last == "update-branch") {
@@ -146,7 +186,7 @@ func (g *GitHub) checkGit(method string, t gitTarget) *end {
 	case method == http.MethodGet, method == http.MethodHead:
 		return nil
 	case method != http.MethodPost:
-	case rest == "git-upload-pack", rest == "info/lfs/objects/batch", rest == "info/lfs/locks/verify":
+	case rest == "git-upload-pack", rest == lfsBatch, rest == "info/lfs/locks/verify":
 		return nil
 	case rest == receivePack:
 		if len(g.Push) == 0 {
@@ -193,6 +233,7 @@ func (c *Credential) isGit() bool { return c.Scheme == Basic }
 
 // checkGitHub applies the scopes of the host's credentials. What a rule of the policy names itself goes through without them.
 func (x *exchange) checkGitHub(named bool) *end {
+	scoped, concerned := false, false
 	for _, c := range x.in.bound {
 		if c.GitHub == nil || x.in.c.g.checks.unscoped {
 			continue
@@ -202,6 +243,14 @@ func (x *exchange) checkGitHub(named bool) *end {
 			return refuse(policy.CodeBadRequest, err.Error())
 		}
 		x.path = clean.String() // what was checked is what is sent
+		scoped = true
+		if !c.concerns(x.path) {
+			continue
+		}
+		concerned = true
+		if c.GitHub.public(x.r.Method, x.path, c.isGit()) && !announcesPush(x.path, x.query) {
+			continue
+		}
 		e := c.GitHub.check(x.r.Method, x.path, c.isGit())
 		if e == nil && c.isGit() && len(c.GitHub.Push) == 0 && announcesPush(x.path, x.query) {
 			e = c.GitHub.noPush()
@@ -212,6 +261,9 @@ func (x *exchange) checkGitHub(named bool) *end {
 			x.scope, x.plain = c.GitHub, c.isGit()
 			return e
 		}
+	}
+	if scoped && !concerned {
+		return refuse(CodeRepository, "no credential of the host is for such a path")
 	}
 	return nil
 }

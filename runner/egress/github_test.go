@@ -2,7 +2,9 @@ package egress
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +24,7 @@ func shopScope(push ...string) *GitHub {
 func TestGitHubScope(t *testing.T) {
 	scoped := shopScope("refs/heads/agent/*")
 	scoped.Scoped = true
+	reader := &GitHub{Repositories: scoped.Repositories, Scoped: true, ReadOnly: true}
 	for _, tt := range []struct {
 		scope        *GitHub
 		git          bool
@@ -64,6 +67,11 @@ func TestGitHubScope(t *testing.T) {
 		{scoped, true, "PUT", "/acme/shop.git/objects/x", CodeCredential},
 		{shopScope(), true, "POST", "/acme/shop.git/git-receive-pack", CodeRef},
 		{shopScope(), true, "POST", "/acme/shop.git/git-upload-pack", ""},
+		{reader, false, "GET", "/repos/acme/shop/issues", ""},
+		{reader, false, "POST", "/repos/acme/shop/issues", CodePermission},
+		{reader, false, "DELETE", "/repos/acme/shop", CodePermission},
+		{reader, false, "POST", "/graphql", ""}, // its query is read
+		{reader, true, "POST", "/acme/shop.git/git-upload-pack", ""},
 	} {
 		var got policy.Code
 		if e := tt.scope.check(tt.method, tt.path, tt.git); e != nil {
@@ -72,6 +80,108 @@ func TestGitHubScope(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s %s on a git host %v: %q, want %q", tt.method, tt.path, tt.git, got, tt.want)
 		}
+	}
+}
+
+// TestGitHubPublic: other repositories may be read without the credential, where the policy says so, and nothing else of them.
+func TestGitHubPublic(t *testing.T) {
+	open, closed := shopScope(), shopScope()
+	open.PublicRead = true
+	for _, tt := range []struct {
+		scope        *GitHub
+		git          bool
+		method, path string
+		want         bool
+	}{
+		{open, false, "GET", "/repos/acme/public/pulls", true},
+		{open, false, "GET", "/repositories/8", true},
+		{open, true, "GET", "/acme/public.git/info/refs", true},
+		{open, true, "POST", "/acme/public.git/git-upload-pack", true},
+		{open, true, "POST", "/acme/public.git/git-receive-pack", false},
+		{open, true, "POST", "/acme/public.git/info/lfs/objects/batch", false},
+		{open, false, "POST", "/repos/acme/public/issues", false},
+		{open, false, "GET", "/repositories/x", false},
+		{open, false, "GET", "/user/repos", false},
+		{open, false, "GET", "/repos/acme/shop", false}, // it is the credential's own
+		{closed, false, "GET", "/repos/acme/public/pulls", false},
+	} {
+		if got := tt.scope.public(tt.method, tt.path, tt.git); got != tt.want {
+			t.Errorf("%s %s: %v, want %v", tt.method, tt.path, got, tt.want)
+		}
+	}
+}
+
+// TestGitHubServer: on a host with both API and git, each has the credential in its own way; on a host of github.com's a path of the other kind has none.
+func TestGitHubServer(t *testing.T) {
+	p, k := newPKI(t), &keeper{}
+	b := p.backend("a.example", true, k.serve)
+	rest, git := token(t, "a.example"), token(t, "a.example")
+	git.Scheme, git.Username = Basic, "x-access-token"
+	for _, c := range []*Credential{&rest, &git} {
+		c.GitHub = shopScope("refs/heads/agent/*")
+		c.GitHub.Scoped, c.GitHub.Shared, c.GitHub.PublicRead = true, true, true
+	}
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte("x-access-token:"+realToken))
+	both := p.inspecting("  allow: [{host: a.example, port: %d, private: true}]\n", b.port, rest, git)
+	alone := p.inspecting("  allow: [{host: a.example, port: %d, private: true}]\n", b.port, git)
+	url := fmt.Sprintf("https://a.example:%d", b.port)
+	for _, tt := range []struct {
+		s                  *sandbox
+		method, path, body string
+		want               string // Authorization at the host; "refused": it does not get there
+	}{
+		{both, "GET", "/api/v3/repos/acme/shop/pulls", "", "Bearer " + realToken},
+		{both, "GET", "/API/v3/repos/acme/shop/pulls", "", "Bearer " + realToken},
+		{both, "POST", "/api/graphql", `{"query":"{viewer{login}}"}`, "Bearer " + realToken},
+		{both, "GET", "/acme/shop.git/info/refs?service=git-upload-pack", "", basic},
+		{both, "GET", "/api/v3/repos/acme/public/pulls", "", ""},
+		{both, "GET", "/acme/public.git/info/refs?service=git-upload-pack", "", ""},
+		{both, "GET", "/acme/public.git/info/refs?service=git-receive-pack", "", "refused"},
+		{both, "POST", "/api/v3/repos/acme/public/issues", "{}", "refused"},
+		{both, "DELETE", "/api/v3/repos/acme/shop/git/refs/heads/main", "", "refused"},
+		{both, "POST", "/acme/shop.git/info/lfs/objects/batch", `{"operation":"download","objects":[]}`, basic},
+		{both, "POST", "/acme/shop.git/info/lfs/objects/batch", `{"operation":"upload","objects":[]}`, basic},
+		{both, "POST", "/acme/shop.git/info/lfs/objects/batch", `{"operation":"download","operation":"upload"}`, "refused"},
+		{both, "POST", "/acme/shop.git/info/lfs/objects/batch", `{"operation":"verify"}`, "refused"},
+		{alone, "GET", "/api/v3/repos/acme/shop/pulls", "", "refused"},
+	} {
+		before := len(k.all())
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, url+tt.path, strings.NewReader(tt.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "token "+rest.Placeholder) // as clients do everywhere
+		resp, err := tt.s.agent(true).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		seen := k.all()[before:]
+		switch {
+		case tt.want == "refused":
+			if resp.StatusCode != 403 || len(seen) > 0 {
+				t.Errorf("%s %s: %d; the host saw %v", tt.method, tt.path, resp.StatusCode, seen)
+			}
+		case len(seen) != 1 || seen[0].Get("Authorization") != tt.want:
+			t.Errorf("%s %s: %d; the host saw %v, want %q", tt.method, tt.path, resp.StatusCode, seen, tt.want)
+		}
+	}
+}
+
+// TestLFSWithoutPush: no large file is uploaded where nothing may be pushed, and git LFS is told so in its own way.
+func TestLFSWithoutPush(t *testing.T) {
+	p, k := newPKI(t), &keeper{}
+	b := p.backend("a.example", true, k.serve)
+	c := token(t, "a.example")
+	c.Scheme, c.Username, c.GitHub = Basic, "x-access-token", shopScope()
+	s := p.inspecting("  allow: [{host: a.example, port: %d, private: true}]\n", b.port, c)
+	url := fmt.Sprintf("https://a.example:%d/acme/shop.git/info/lfs/objects/batch", b.port)
+	resp, body := send(t, s.agent(true), "POST", url, `{"operation":"upload","objects":[]}`)
+	if resp.StatusCode != 403 || resp.Header.Get("Content-Type") != "application/vnd.git-lfs+json" || !strings.Contains(body, `{"message":"agent-sandbox: the policy allows no push`) || len(k.all()) > 0 {
+		t.Errorf("%d %s; the host saw %v", resp.StatusCode, body, k.all())
+	}
+	if resp, body = send(t, s.agent(true), "POST", url, `{"operation":"download","objects":[]}`); resp.StatusCode != 200 || len(k.all()) != 1 {
+		t.Errorf("a download: %d %s", resp.StatusCode, body)
 	}
 }
 
@@ -323,9 +433,9 @@ func TestGraphQL(t *testing.T) {
 		{`{"variables":{}}`, ""},
 		{``, ""},
 	} {
-		got, ok := queryOf([]byte(tt.body))
+		got, ok := textOf([]byte(tt.body), "query")
 		if ok != (tt.want != "") || ok && got != tt.want {
-			t.Errorf("queryOf(%s) = %q, %v", tt.body, got, ok)
+			t.Errorf("textOf(%s) = %q, %v", tt.body, got, ok)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func (x *exchange) checkGraphQL() *end {
 		return nil
 	}
 	body, err := io.ReadAll(io.LimitReader(x.r.Body, maxQuery+1))
-	query, ok := queryOf(body)
+	query, ok := textOf(body, "query")
 	switch {
 	case err != nil:
 		return broken(CodeBroken, "the agent broke off")
@@ -36,6 +36,9 @@ func (x *exchange) checkGraphQL() *end {
 	}
 	names := strings.FieldsFunc(strings.ToLower(query), func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') })
 	for _, name := range names {
+		if x.scope.ReadOnly && name == "mutation" {
+			return refuse(CodePermission, "the mutation would change something, and the credential has no permission but to read")
+		}
 		if slices.Contains(changesRefs(), name) {
 			return refuse(CodeRef, "the mutation could change refs; push instead, to "+x.scope.allowed())
 		}
@@ -44,8 +47,8 @@ func (x *exchange) checkGraphQL() *end {
 	return nil
 }
 
-// queryOf is the query of a request. One that has two, in whatever case, has two readings.
-func queryOf(body []byte) (query string, ok bool) {
+// textOf is one text of a JSON object. An object that has two, in whatever case, has two readings.
+func textOf(body []byte, field string) (text string, ok bool) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if start, err := d.Token(); err != nil || start != json.Delim('{') {
 		return "", false
@@ -57,14 +60,14 @@ func queryOf(body []byte) (query string, ok bool) {
 		if err != nil || d.Decode(&value) != nil {
 			return "", false
 		}
-		if !strings.EqualFold(name, "query") {
+		if !strings.EqualFold(name, field) {
 			continue
 		}
-		if ok || name != "query" || json.Unmarshal(value, &query) != nil {
+		if ok || name != field || json.Unmarshal(value, &text) != nil {
 			return "", false
 		}
 		ok = true
 	}
 	_, err := d.Token()
-	return query, ok && err == nil && query != "" && len(bytes.TrimSpace(body[d.InputOffset():])) == 0
+	return text, ok && err == nil && text != "" && len(bytes.TrimSpace(body[d.InputOffset():])) == 0
 }

@@ -33,7 +33,9 @@ func createFiles(dir string, start *link.Start) (insideFiles, error) {
 	}
 	var names []string
 	for _, f := range start.Files {
-		names = append(names, f.Name)
+		if !f.Private {
+			names = append(names, f.Name)
+		}
 	}
 	if start.Trust != nil {
 		names = append(names, link.CAFile, link.BundleFile, link.StoreFile)
@@ -65,6 +67,12 @@ func (files insideFiles) fill(start *link.Start, usual trustPlaces) (*link.Trust
 	defer files.Close()
 	var missing []string
 	for _, f := range start.Files {
+		if f.Private {
+			if err := writePrivate(f.Copy, f.Content); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		var before []byte
 		if f.After != "" {
 			var err error
@@ -110,6 +118,19 @@ func copyFile(name string, content []byte) error {
 	if errors.Is(err, os.ErrExist) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
+}
+
+// writePrivate writes a file that nobody but the agent can read, and that is new.
+func writePrivate(name string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
 		return err
 	}

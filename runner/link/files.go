@@ -38,6 +38,8 @@ type File struct {
 	// Copy is where the agent gets one of its own, to change as it likes: an absolute path, which the guest makes with the agent's
 	// rights. What is there already stays.
 	Copy string `json:"copy,omitempty"`
+	// Private leaves the copy alone, for the agent's eyes (mode 0400): nothing is in FilesDir. What is there already is an error.
+	Private bool `json:"private,omitempty"`
 }
 
 // Trust has the guest put together the certificates that the programs inside are to trust. It reads the files that are
@@ -77,6 +79,9 @@ func (s *Start) CheckFiles() error {
 		}
 		if f.Copy != "" && (!path.IsAbs(f.Copy) || path.Clean(f.Copy) != f.Copy || strings.HasPrefix(f.Copy, FilesDir+"/") || strings.ContainsRune(f.Copy, 0)) {
 			return fmt.Errorf("a file can't be copied to %q", f.Copy)
+		}
+		if f.Private && (f.Copy == "" || f.After != "") {
+			return fmt.Errorf("the private file %q needs a place of its own, and nothing before it", f.Name)
 		}
 		taken[f.Name] = true
 		size += len(f.Content)

@@ -25,6 +25,8 @@ func TestCheckFiles(t *testing.T) {
 		"a copy elsewhere":    {Start{Files: []File{{Name: "a", Copy: "/home/../etc/a"}}}, false},
 		"a copy beside it":    {Start{Files: []File{{Name: "a", Copy: FilesDir + "/b"}}}, false},
 		"a copy with a NUL":   {Start{Files: []File{{Name: "a", Copy: "/a\x00"}}}, false},
+		"a private file":      {Start{Files: []File{{Name: "a", Copy: "/run/a", Private: true}}}, true},
+		"a private one here":  {Start{Files: []File{{Name: "a", Private: true}}}, false},
 		"no name":             {Start{Files: []File{{}}}, false},
 		"a directory":         {Start{Files: []File{{Name: "a/b"}}}, false},
 		"the parent":          {Start{Files: []File{{Name: ".."}}}, false},

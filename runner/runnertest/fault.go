@@ -1,6 +1,7 @@
 package runnertest
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -13,8 +14,11 @@ type Fault struct {
 	Method, Path string
 	// Skip lets so many of them through first; Times is how many it then hits, 0 for all.
 	Skip, Times int
-	// Hold delays the request until it is closed, or the client has gone.
-	Hold <-chan struct{}
+	// Hold delays the request until it is closed, or the client has gone: before anything is done, or where After is not 0, when so
+	// many bytes of its body were read. Held is called then, if it is given.
+	Hold  <-chan struct{}
+	After int64
+	Held  func()
 	// Latency delays the request.
 	Latency time.Duration
 	// Status answers with this status in place of what was asked for. 403 and 429 are rate limits, with Retry-After.
@@ -63,11 +67,11 @@ func (fs *faults) pick(method, path string) Fault {
 }
 
 func (f Fault) wait(r *http.Request) {
-	if f.Hold != nil {
-		select {
-		case <-f.Hold:
-		case <-r.Context().Done():
-		}
+	switch {
+	case f.Hold != nil && f.After > 0:
+		r.Body = &heldBody{ReadCloser: r.Body, fault: f, gone: r.Context().Done()}
+	case f.Hold != nil:
+		f.hold(r.Context().Done())
 	}
 	if f.Latency > 0 {
 		timer := time.NewTimer(f.Latency)
@@ -77,4 +81,33 @@ func (f Fault) wait(r *http.Request) {
 		case <-r.Context().Done():
 		}
 	}
+}
+
+func (f Fault) hold(gone <-chan struct{}) {
+	if f.Held != nil {
+		f.Held()
+	}
+	select {
+	case <-f.Hold:
+	case <-gone:
+	}
+}
+
+// heldBody is held once, in its middle.
+type heldBody struct {
+	io.ReadCloser
+	fault Fault
+	gone  <-chan struct{}
+	read  int64
+	held  bool
+}
+
+func (b *heldBody) Read(p []byte) (int, error) {
+	if b.read >= b.fault.After && !b.held {
+		b.held = true
+		b.fault.hold(b.gone)
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	return n, err
 }

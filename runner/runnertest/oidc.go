@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/big"
@@ -161,6 +162,49 @@ func (o *OIDC) Complete(claims map[string]any) map[string]any {
 	maps.Copy(all, claims)
 	maps.DeleteFunc(all, func(_ string, v any) bool { return v == nil })
 	return all
+}
+
+// Verify checks a token as those do who trust the issuer: algorithm, key, signature, issuer, audience and times.
+func (o *OIDC) Verify(token, audience string) (claims map[string]any, err error) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil, errors.New("malformed token")
+	}
+	var header struct{ Alg, Kid string }
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err = errors.Join(err, decodePart(parts[0], &header), decodePart(parts[1], &claims)); err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	var key *rsa.PublicKey
+	for _, k := range o.keys {
+		if k.id == header.Kid {
+			key = &k.key.PublicKey
+		}
+	}
+	o.mu.Unlock()
+	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
+	if header.Alg != "RS256" || key == nil || rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signature) != nil {
+		return nil, errors.New("no known key successfully validated the token signature")
+	}
+	now := float64(o.now().Unix())
+	exp, _ := claims["exp"].(float64)
+	nbf, _ := claims["nbf"].(float64)
+	switch {
+	case claims["iss"] != o.URL:
+		return nil, errors.New("invalid issuer (iss) claim")
+	case claims["aud"] != audience:
+		return nil, fmt.Errorf("aud claim %v does not match any bound audience", claims["aud"])
+	case now >= exp || now < nbf:
+		return nil, errors.New("token is expired, or not valid yet")
+	}
+	return claims, nil
+}
+
+func (o *OIDC) now() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return time.Now().Add(o.offset).UTC()
 }
 
 func part(v map[string]any) string {
