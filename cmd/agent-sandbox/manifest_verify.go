@@ -18,9 +18,9 @@ import (
 
 // verifyFlags are the flags of manifest verify: what is accepted.
 type verifyFlags struct {
-	key, identity, issuer, repository, trusted string
-	artifacts, policies                        []string
-	json                                       bool
+	key, identity, issuer, repository, owner, trusted string
+	artifacts, policies                               []string
+	json                                              bool
 }
 
 func (a *app) manifestVerifyCommand() *cobra.Command {
@@ -32,8 +32,8 @@ func (a *app) manifestVerifyCommand() *cobra.Command {
 (signature), by whom (identity), when (time), are the files at hand the ones that it is about (binding), and did an
 acceptable policy govern the run (policy). What is accepted comes from the flags alone, never from the manifest.
 
-Name who has to have signed: --key for a public key; for a job on GitHub --repository-id, or --identity with --issuer, and the
-certificate authorities with --trusted-root (sigstore's trusted_root.json; "gh attestation trusted-root" and "cosign
+Name who has to have signed: --key for a public key; for a job on GitHub --repository-id, --owner-id (of the organisation), or
+--identity with --issuer, and the certificate authorities with --trusted-root (sigstore's trusted_root.json; "gh attestation trusted-root" and "cosign
 trusted-root create" write it). Names of repositories can change hands, their ids can't.
 
 For a RUN, and for a FILE that lies beside them, the events, the patch and the logs are compared too.
@@ -48,14 +48,16 @@ Exit status: 0 if all that was asked holds, 1 if anything fails, 2 for wrong usa
 	flags := c.Flags()
 	flags.StringVar(&f.key, "key", "", "public key (PEM) that has to have signed")
 	flags.StringVar(&f.identity, "identity", "", "subject of the certificate, such as the URL of a workflow at a ref")
-	flags.StringVar(&f.issuer, "issuer", "", "issuer of that identity; for --repository-id it is GitHub's if not given")
+	flags.StringVar(&f.issuer, "issuer", "", "issuer of that identity; for ids it is GitHub's if not given")
 	flags.StringVar(&f.repository, "repository-id", "", "GitHub's id of the repository whose workflow has to have signed")
+	flags.StringVar(&f.owner, "owner-id", "", "GitHub's id of the user or organisation whose repository it has to be")
 	flags.StringVar(&f.trusted, "trusted-root", "", "file with the authorities that are trusted, for certificates and timestamps")
 	flags.StringArrayVar(&f.artifacts, "artifact", nil, "file that has to be a subject of the manifest, such as a patch; repeatable")
 	flags.StringArrayVar(&f.policies, "policy-digest", nil, "digest of an acceptable policy (`policy check` prints it); repeatable")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	c.MarkFlagsMutuallyExclusive("key", "identity")
 	c.MarkFlagsMutuallyExclusive("key", "repository-id")
+	c.MarkFlagsMutuallyExclusive("key", "owner-id")
 	return c
 }
 
@@ -95,11 +97,11 @@ func (a *app) verifyManifests(f verifyFlags, names []string) error {
 
 // acceptance is what the flags accept. Accepting anybody is not among it.
 func (f verifyFlags) acceptance() (manifest.Acceptance, error) {
-	a := manifest.Acceptance{Identity: f.identity, Issuer: f.issuer, Repository: f.repository, Policies: f.policies}
+	a := manifest.Acceptance{Identity: f.identity, Issuer: f.issuer, Repository: f.repository, Owner: f.owner, Policies: f.policies}
 	switch {
-	case f.key == "" && f.identity == "" && f.repository == "":
-		return a, usage("nobody is named who has to have signed\nhint: --key FILE, --repository-id N, or --identity ID --issuer URL")
-	case f.identity != "" && f.issuer == "" && f.repository == "":
+	case f.key == "" && f.identity == "" && f.repository == "" && f.owner == "":
+		return a, usage("nobody is named who has to have signed\nhint: --key FILE, --repository-id N, --owner-id N, or --identity ID --issuer URL")
+	case f.identity != "" && f.issuer == "" && f.repository == "" && f.owner == "":
 		return a, usage("--identity needs --issuer: without it anybody could have given that name\nhint: for jobs on GitHub it is %s", manifest.GitHubIssuer)
 	case f.key == "" && f.trusted == "":
 		return a, usage("certificates need --trusted-root\nhint: `gh attestation trusted-root >trusted_root.json`, or `cosign trusted-root create`")
@@ -180,6 +182,9 @@ func (a *app) printVerifiedManifests(out io.Writer, all []verifiedManifestJSON) 
 		w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 		for _, v := range m.Verdicts {
 			fmt.Fprintf(w, "  %s\t%s\t%s\n", v.Axis, v.State, printableLine(strings.ReplaceAll(v.Detail, "\n", "; ")))
+		}
+		if j := m.Job; j != nil && m.OK && j.RunURL != "" {
+			fmt.Fprintf(w, "  job\t\t%s, workflow at %s\n", printableLine(j.RunURL), printableLine(j.WorkflowSHA))
 		}
 		if err := w.Flush(); err != nil {
 			return err

@@ -41,10 +41,10 @@ type issuing struct {
 }
 
 // identity is what a certificate says of a job.
-type identity struct{ subject, issuer, repository string }
+type identity struct{ subject, issuer, repository, owner, run string }
 
 func testIdentity() identity {
-	return identity{"https://github.com/acme/shop/.github/workflows/agent.yml@refs/heads/main", GitHubIssuer, "7"}
+	return identity{"https://github.com/acme/shop/.github/workflows/agent.yml@refs/heads/main", GitHubIssuer, "7", "8", "https://github.com/acme/shop/actions/runs/1/attempts/2"}
 }
 
 func newAuthorities(t testing.TB) *authorities {
@@ -144,7 +144,7 @@ func (a *authorities) name(c *x509.Certificate) {
 		a.t.Fatal(err)
 	}
 	c.URIs = []*url.URL{u}
-	for number, value := range map[int]string{8: a.id.issuer, 15: a.id.repository} {
+	for number, value := range map[int]string{8: a.id.issuer, 15: a.id.repository, 17: a.id.owner, 21: a.id.run} {
 		der, err := asn1.MarshalWithParams(value, "utf8")
 		if err != nil {
 			a.t.Fatal(err)

@@ -44,6 +44,7 @@ type Report struct {
 	Statement *Statement `json:"-"` // nil if the syntax failed; to be trusted only if OK
 	SignedAt  *time.Time `json:"signed_at,omitempty"`
 	Identity  string     `json:"identity,omitempty"` // the certificate's subject
+	Job       *Job       `json:"job,omitempty"`      // nil if it is not signed by a certificate; to be trusted only if OK
 }
 
 // OK reports that nothing failed, and that the signature and whose it is were checked.
@@ -65,17 +66,27 @@ func (r Report) State(a Axis) State {
 	return r.Verdicts[i].State
 }
 
+// Job is what a certificate says of the CI job that signed, by the claims of its identity
+// (https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md). What a job's certificate does not have is empty.
+type Job struct {
+	RepositoryID string `json:"repository_id,omitempty"`
+	OwnerID      string `json:"owner_id,omitempty"`
+	WorkflowSHA  string `json:"workflow_sha,omitempty"` // commit of the workflow file
+	RunURL       string `json:"run_url,omitempty"`      // with the attempt
+}
+
 // Acceptance is what a verifier accepts. It comes from outside: nothing of a manifest decides what it is checked against. The zero value
 // accepts nothing.
 type Acceptance struct {
 	// Key is the one that has to have signed. With it certificates are not accepted.
 	Key crypto.PublicKey
 
-	// Identity and Issuer are the certificate's subject and the issuer of the identity, exactly. Repository is GitHub's id of the
-	// repository whose workflow signed, with Issuer or GitHub's own.
+	// Identity and Issuer are the certificate's subject and the issuer of the identity, exactly. Repository and Owner are GitHub's ids
+	// of the repository whose workflow signed, and of its owner, with Issuer or GitHub's own. All that are given have to fit.
 	Identity   string
 	Issuer     string
 	Repository string
+	Owner      string
 	// Trusted has the certificate authorities and the timestamp authorities. Required for certificates, and for a time.
 	Trusted *TrustedRoot
 

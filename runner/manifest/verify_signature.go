@@ -2,11 +2,13 @@ package manifest
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -163,40 +165,83 @@ func (v *verification) named() error {
 	if err != nil {
 		return err
 	}
-	subject, err := v.subject()
+	if v.report.Identity, err = v.subject(); err != nil {
+		return err
+	}
+	job, err := v.job()
 	if err != nil {
 		return err
 	}
-	v.report.Identity = subject
+	v.report.Job = &job
 	a := v.accept
 	issuer := a.Issuer
-	if issuer == "" && a.Repository != "" {
+	if issuer == "" && (a.Repository != "" || a.Owner != "") {
 		issuer = GitHubIssuer
 	}
-	if issuer == "" || a.Identity == "" && a.Repository == "" {
+	switch {
+	case issuer == "" || a.Identity == "" && a.Repository == "" && a.Owner == "":
 		return errors.New("no identity was named to accept")
-	}
-	if issuedBy != issuer {
+	case issuedBy != issuer:
 		return fmt.Errorf("the identity is of the issuer %q, not of %q", issuedBy, issuer)
+	case a.Identity != "" && v.report.Identity != a.Identity:
+		return fmt.Errorf("the identity is %q, not %q", v.report.Identity, a.Identity)
+	case a.Repository != "" && job.RepositoryID != a.Repository:
+		return fmt.Errorf("it was signed for the repository with the id %s, not for %s", orNone(job.RepositoryID), a.Repository)
+	case a.Owner != "" && job.OwnerID != a.Owner:
+		return fmt.Errorf("it was signed for a repository of the owner with the id %s, not of %s", orNone(job.OwnerID), a.Owner)
 	}
-	if a.Identity != "" && subject != a.Identity {
-		return fmt.Errorf("the identity is %q, not %q", subject, a.Identity)
+	return v.agrees(job)
+}
+
+// agrees: what the statement says of the job is the runner's word, and what the certificate says the issuer's. They must not differ.
+func (v *verification) agrees(job Job) error {
+	i := v.report.Statement.Predicate.Invocation
+	for _, f := range []struct{ what, statement, certificate string }{
+		{"repository id", i.RepositoryID, job.RepositoryID},
+		{"owner id", i.RepositoryOwnerID, job.OwnerID},
+		{"run", i.RunURL, runOf(job.RunURL)},
+	} {
+		if f.statement != "" && f.certificate != "" && f.statement != f.certificate {
+			return fmt.Errorf("the manifest says that it is of the %s %s, and the certificate that it is of %s", f.what, f.statement, f.certificate)
+		}
 	}
-	if a.Repository == "" {
-		return nil
-	}
-	repository, err := v.extension(oidRepository)
-	if err == nil && repository != a.Repository {
-		err = fmt.Errorf("it was signed for the repository with the id %s, not for %s", orNone(repository), a.Repository)
-	}
-	return err
+	return nil
+}
+
+// runOf is the URL of a CI run without the attempt.
+func runOf(url string) string {
+	run, _, _ := strings.Cut(url, "/attempts/")
+	return run
 }
 
 // Fulcio's extensions (https://github.com/sigstore/fulcio/blob/main/docs/oid-info.md).
 var (
-	oidIssuer     = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}
-	oidRepository = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 15} // GitHub's id of it
+	oidIssuer     = fulcioOID(8)
+	oidRepository = fulcioOID(15) // GitHub's id of it
+	oidOwner      = fulcioOID(17) // GitHub's id of it
+	oidWorkflow   = fulcioOID(19) // commit of the workflow file
+	oidRun        = fulcioOID(21) // its URL
 )
+
+func fulcioOID(n int) asn1.ObjectIdentifier {
+	return asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, n}
+}
+
+// job reads what the certificate says of a CI job. An extension may be absent, and must not be there twice.
+func (v *verification) job() (j Job, err error) {
+	for _, f := range []struct {
+		oid asn1.ObjectIdentifier
+		to  *string
+	}{{oidRepository, &j.RepositoryID}, {oidOwner, &j.OwnerID}, {oidWorkflow, &j.WorkflowSHA}, {oidRun, &j.RunURL}} {
+		if !slices.ContainsFunc(v.leaf.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(f.oid) }) {
+			continue
+		}
+		if *f.to, err = v.extension(f.oid); err != nil {
+			return Job{}, err
+		}
+	}
+	return j, nil
+}
 
 // extension is the text of one of Fulcio's extensions, which has to be there once.
 func (v *verification) extension(oid asn1.ObjectIdentifier) (string, error) {

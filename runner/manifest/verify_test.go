@@ -131,6 +131,20 @@ func TestVerify(t *testing.T) {
 	truncated["events.jsonl"] = &fstest.MapFile{Data: []byte(strings.Join(lines[:2], ""))}
 	reordered["events.jsonl"] = &fstest.MapFile{Data: []byte(lines[1] + lines[0] + strings.Join(lines[2:], ""))}
 
+	ofJob := func(repository, owner, run string) []byte {
+		s, err := Decode(statement)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := &s.Predicate.Invocation
+		i.RepositoryID, i.RepositoryOwnerID, i.RunURL = repository, owner, "https://github.com/acme/shop/actions/runs/"+run
+		b, err := s.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+
 	for name, tt := range map[string]struct {
 		file   []byte
 		accept Acceptance
@@ -153,6 +167,12 @@ func TestVerify(t *testing.T) {
 		"expired certificate":     {expired, cert(nothing), "+++!++"},
 		"foreign authority":       {signed(t, keyless(foreign), statement), cert(nothing), "++!!++"},
 		"wrong repository":        {byCert, cert(func(c *Acceptance) { c.Repository = "8" }), "++!+++"},
+		"owner":                   {byCert, cert(func(c *Acceptance) { c.Identity, c.Repository, c.Owner = "", "", "8" }), "++++++"},
+		"wrong owner":             {byCert, cert(func(c *Acceptance) { c.Owner = "9" }), "++!+++"},
+		"of the job that it says": {signed(t, keyless(a), ofJob("7", "8", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++++.+"},
+		"of another repository":   {signed(t, keyless(a), ofJob("77", "8", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
+		"of another owner":        {signed(t, keyless(a), ofJob("7", "88", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
+		"of another CI run":       {signed(t, keyless(a), ofJob("7", "8", "11")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
 		"wrong issuer":            {byCert, cert(func(c *Acceptance) { c.Issuer += ".evil.example" }), "++!+++"},
 		"wrong identity":          {byCert, cert(func(c *Acceptance) { c.Identity += "x" }), "++!+++"},
 		"nobody is accepted":      {byCert, cert(func(c *Acceptance) { c.Identity, c.Repository = "", "" }), "++!+++"},
