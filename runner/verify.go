@@ -81,6 +81,9 @@ func checkIsolation(check checker, p *Plan, i link.Isolation) {
 	check(!i.GuestDumpable, "the guest can be traced by its own user")
 	check(len(i.Exposed) == 0, "the agent can change the kernel: %s", strings.Join(i.Exposed, ", "))
 	check(i.StrictCalls || p.Seccomp.Profile != policy.SeccompStrict, "the system call filter is not the strict one")
+	for _, control := range []string{link.ControlReach, link.ControlExposed, link.ControlStrictCalls} {
+		check(slices.Contains(i.Control, control), "the agent can't do what it must be able to (%s), so that what it can't do proves nothing", control)
+	}
 	check(i.AgentOOM > i.GuestOOM, "the kernel would kill the guest before the agent (oom_score_adj %d and %d)", i.GuestOOM, i.AgentOOM)
 }
 

@@ -41,7 +41,9 @@ func verified() (*Plan, *link.Measurement) {
 		Interfaces: []string{"lo", "sit0"},
 		Cgroup:     link.Limits{Version: 2, MemoryBytes: 4 << 30, PIDs: 512, CPUMicros: 150_000},
 		Network:    link.Network{Capture: true, IPv6: true, Datagrams: true},
-		Isolation:  link.Isolation{StrictCalls: true, AgentOOM: 500},
+		Isolation: link.Isolation{
+			StrictCalls: true, AgentOOM: 500, Control: []string{link.ControlReach, link.ControlExposed, link.ControlStrictCalls},
+		},
 	}
 	for _, ns := range separate() {
 		m.Namespaces[ns] = ns + ":[4026532000]"
@@ -167,6 +169,9 @@ func otherDeviations() map[string]deviation {
 		"a traceable guest":    {func(_ *Plan, m *link.Measurement) { m.Isolation.GuestDumpable = true }, "traced"},
 		"a writable kernel":    {func(_ *Plan, m *link.Measurement) { m.Isolation.Exposed = []string{"/proc/sysrq"} }, "/proc/sysrq"},
 		"the default filter":   {func(_ *Plan, m *link.Measurement) { m.Isolation.StrictCalls = false }, "strict"},
+		"no control of reach":  {func(_ *Plan, m *link.Measurement) { m.Isolation.Control = []string{"exposed", "strict_calls"} }, "(reach), so that"},
+		"no control of files":  {func(_ *Plan, m *link.Measurement) { m.Isolation.Control = []string{"reach", "strict_calls"} }, "(exposed), so that"},
+		"no control of calls":  {func(_ *Plan, m *link.Measurement) { m.Isolation.Control = []string{"reach", "exposed"} }, "(strict_calls), so that"},
 		"the guest dies first": {func(_ *Plan, m *link.Measurement) { m.Isolation.GuestOOM = 500 }, "guest before the agent"},
 		"more memory":          {func(_ *Plan, m *link.Measurement) { m.Cgroup.MemoryBytes += 4096 }, "memory"},
 		"unlimited memory":     {func(_ *Plan, m *link.Measurement) { m.Cgroup.MemoryBytes = -1 }, "memory"},

@@ -170,6 +170,9 @@ func endText(a event.AgentExited) string {
 	if a.PeakMemory >= 0 {
 		text += ", peak memory " + engine.ByteSize(a.PeakMemory)
 	}
+	if a.PeakPIDs > 0 {
+		text += fmt.Sprintf(", at most %d processes and threads", a.PeakPIDs)
+	}
 	if a.CPUMicros >= 0 {
 		text += ", CPU time " + shortTime(time.Duration(a.CPUMicros)*time.Microsecond)
 	}

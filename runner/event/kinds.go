@@ -149,6 +149,7 @@ type Isolation struct {
 	Reach         []string `json:"reach"`          // ways to the guest that were open; none
 	Exposed       []string `json:"exposed"`        // files that change the kernel and could be opened for writing; none
 	StrictCalls   bool     `json:"strict_calls"`   // the strict system call filter is in force
+	Control       []string `json:"control"`        // of reach, exposed and strict_calls: whose attempts work where they must
 	GuestDumpable bool     `json:"guest_dumpable"` // the guest could be traced by its own user
 	AgentOOM      int      `json:"agent_oom"`      // oom_score_adj: the higher one is killed first
 	GuestOOM      int      `json:"guest_oom"`
@@ -203,9 +204,10 @@ type AgentExited struct {
 	Reason ExitReason `json:"reason"`
 	Error  string     `json:"error,omitempty"`
 
-	OOMKills   int64 `json:"oom_kills"`   // processes killed for memory; this and the next two: -1 when not visible
+	OOMKills   int64 `json:"oom_kills"`   // processes killed for memory; this and the next three: -1 when not visible
 	PeakMemory int64 `json:"peak_memory"` // bytes
 	CPUMicros  int64 `json:"cpu_micros"`  // CPU time of the container
+	PeakPIDs   int64 `json:"peak_pids"`   // processes and threads at a time, the guest's included
 }
 
 // ConnectionRefused is a connection that the sandbox tried ("connection.refused").

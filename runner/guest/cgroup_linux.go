@@ -58,7 +58,7 @@ func cgroupNumber(root, name string) int64 {
 }
 
 // usage is what the container has used, -1 for what cannot be seen.
-type usage struct{ oomKills, peakMemory, cpuMicros int64 }
+type usage struct{ oomKills, peakMemory, cpuMicros, peakPIDs int64 }
 
 func cgroupUsage(root string) usage {
 	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
@@ -66,6 +66,7 @@ func cgroupUsage(root string) usage {
 			oomKills:   cgroupField(root, "memory.events", "oom_kill"),
 			peakMemory: seen(cgroupNumber(root, "memory.peak")),
 			cpuMicros:  cgroupField(root, "cpu.stat", "usage_usec"),
+			peakPIDs:   seen(cgroupNumber(root, "pids.peak")),
 		}
 	}
 	nanos := seen(cgroupNumber(root, "cpuacct/cpuacct.usage"))
@@ -76,6 +77,7 @@ func cgroupUsage(root string) usage {
 		oomKills:   cgroupField(root, "memory/memory.oom_control", "oom_kill"),
 		peakMemory: seen(cgroupNumber(root, "memory/memory.max_usage_in_bytes")),
 		cpuMicros:  nanos,
+		peakPIDs:   seen(cgroupNumber(root, "pids/pids.peak")),
 	}
 }
 

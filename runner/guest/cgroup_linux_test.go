@@ -42,17 +42,17 @@ func TestCgroupUsage(t *testing.T) {
 	}{
 		{"version 2", map[string]string{
 			"cgroup.controllers": "", "memory.events": "low 0\noom 2\noom_kill 3\noom_group_kill 0\n", "memory.peak": "12345\n",
-			"cpu.stat": "usage_usec 777\nuser_usec 1\n",
-		}, usage{3, 12345, 777}},
-		{"version 2 before memory.peak", map[string]string{
+			"cpu.stat": "usage_usec 777\nuser_usec 1\n", "pids.peak": "21\n",
+		}, usage{3, 12345, 777, 21}},
+		{"version 2 before memory.peak and pids.peak", map[string]string{
 			"cgroup.controllers": "", "memory.events": "oom_kill 0\n", "cpu.stat": "usage_usec 1\n",
-		}, usage{0, -1, 1}},
+		}, usage{0, -1, 1, -1}},
 		{"version 1", map[string]string{
 			"memory/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n", "memory/memory.max_usage_in_bytes": "999\n",
-			"cpuacct/cpuacct.usage": "5000999\n",
-		}, usage{1, 999, 5000}},
-		{"nothing", nil, usage{-1, -1, -1}},
-		{"nonsense", map[string]string{"memory/memory.oom_control": "oom_kill many\nmore\n", "cpuacct/cpuacct.usage": "?"}, usage{-1, -1, -1}},
+			"cpuacct/cpuacct.usage": "5000999\n", "pids/pids.peak": "7\n",
+		}, usage{1, 999, 5000, 7}},
+		{"nothing", nil, usage{-1, -1, -1, -1}},
+		{"nonsense", map[string]string{"memory/memory.oom_control": "oom_kill many\nmore\n", "cpuacct/cpuacct.usage": "?"}, usage{-1, -1, -1, -1}},
 	} {
 		if got := cgroupUsage(fixture(t, tt.files)); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, tt.want)

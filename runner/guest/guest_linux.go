@@ -234,7 +234,7 @@ func (g *guest) supervise(a *agent, tty bool) error {
 		exit.Code, exit.Error = failed.Code, failed.Error
 	}
 	u := cgroupUsage(cgroupRoot)
-	exit.OOMKills, exit.PeakMemory, exit.CPUMicros = u.oomKills, u.peakMemory, u.cpuMicros
+	exit.OOMKills, exit.PeakMemory, exit.CPUMicros, exit.PeakPIDs = u.oomKills, u.peakMemory, u.cpuMicros, u.peakPIDs
 	return g.send(link.Frame{Exit: &exit})
 }
 

@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,46 +16,71 @@ import (
 // that succeeds.
 func tryIsolation() link.Isolation {
 	return link.Isolation{
-		Reach:       reachGuest(),
-		Exposed:     exposed(),
+		Reach:       reach(1, "1"),
+		Exposed:     writable(kernelFiles()),
 		StrictCalls: strictCalls(),
+		Control:     controlProbes(),
 		AgentOOM:    oomScore("self"),
 		GuestOOM:    oomScore("1"),
 	}
 }
 
-// reachGuest tries the ways from one process to another (kill(2), and ptrace(2) for the files).
-func reachGuest() []string {
+// reach tries the ways from this process to another, whose name in /proc is given too (kill(2), and ptrace(2) for the files).
+func reach(pid int, name string) []string {
 	open := []string{}
-	if unix.Kill(1, 0) == nil {
+	if unix.Kill(pid, 0) == nil {
 		open = append(open, "signal")
 	}
-	for _, name := range []string{"exe", "cwd", "root", "fd/0", "fd/1", "ns/net"} {
-		if _, err := os.Readlink("/proc/1/" + name); err == nil {
-			open = append(open, "/proc/1/"+name)
+	dir := "/proc/" + name + "/"
+	for _, link := range []string{"exe", "cwd", "root", "fd/0", "fd/1", "ns/net"} {
+		if _, err := os.Readlink(dir + link); err == nil {
+			open = append(open, dir+link)
 		}
 	}
-	for _, name := range []string{"mem", "maps", "environ", "auxv"} {
-		if canOpen("/proc/1/"+name, unix.O_RDONLY) {
-			open = append(open, "/proc/1/"+name)
+	for _, file := range []string{"mem", "maps", "environ", "auxv"} {
+		if canOpen(dir+file, unix.O_RDONLY) {
+			open = append(open, dir+file)
 		}
 	}
 	return open
 }
 
-// exposed tries files through which root changes the host's kernel, whatever its capabilities are.
-func exposed() []string {
-	found := []string{}
-	for _, path := range []string{
+// kernelFiles are files through which root changes the host's kernel, whatever its capabilities are.
+func kernelFiles() []string {
+	return []string{
 		"/proc/sys/kernel/core_pattern", "/proc/sys/kernel/modprobe", "/proc/sys/vm/overcommit_memory", "/proc/sysrq-trigger",
 		"/proc/irq/default_smp_affinity", "/sys/kernel/uevent_helper", "/sys/kernel/mm/transparent_hugepage/enabled",
 		"/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/memory/cgroup.procs", "/sys/fs/cgroup/memory/release_agent",
-	} {
+	}
+}
+
+// writable are those of the files that can be opened for writing.
+func writable(files []string) []string {
+	found := []string{}
+	for _, path := range files {
 		if canOpen(path, unix.O_WRONLY) {
 			found = append(found, path)
 		}
 	}
 	return found
+}
+
+// controlProbes makes the same attempts where they have to work: at this process itself, which everybody may reach; at files of /proc
+// that everybody may write to; and with a call that reads what the denied one writes.
+func controlProbes() []string {
+	worked := []string{}
+	self := reach(os.Getpid(), "self")
+	if slices.Contains(self, "signal") && slices.Contains(self, "/proc/self/exe") && slices.Contains(self, "/proc/self/maps") {
+		worked = append(worked, link.ControlReach)
+	}
+	if len(writable([]string{"/proc/self/timerslack_ns", "/proc/self/comm"})) > 0 {
+		worked = append(worked, link.ControlExposed)
+	}
+	const nowhere = -1
+	if _, err := unix.IoctlGetWinsize(nowhere, unix.TIOCGWINSZ); errors.Is(err, unix.EBADF) {
+		worked = append(worked, link.ControlStrictCalls)
+	}
+	return worked
 }
 
 func canOpen(path string, flag int) bool {

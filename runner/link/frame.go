@@ -93,6 +93,8 @@ type Exit struct {
 	// PeakMemory is the container's highest memory use in bytes, CPUMicros its CPU time in microseconds, each -1 where it cannot be seen.
 	PeakMemory int64 `json:"peak_memory"`
 	CPUMicros  int64 `json:"cpu_micros"`
+	// PeakPIDs is the highest number of processes and threads in the container at a time, the guest's included; -1 where it cannot be seen.
+	PeakPIDs int64 `json:"peak_pids"`
 }
 
 // StepNetwork is the step of a Failure that is about the network.

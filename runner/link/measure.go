@@ -23,12 +23,21 @@ type Isolation struct {
 	Exposed []string `json:"exposed"`
 	// StrictCalls: a system call was denied that the strict profile alone denies.
 	StrictCalls bool `json:"strict_calls"`
+	// Control lists the attempts that worked where they must, see [ControlReach]: without it the failure of one proves nothing.
+	Control []string `json:"control"`
 	// GuestDumpable: the guest could be traced by its own user (PR_GET_DUMPABLE).
 	GuestDumpable bool `json:"guest_dumpable"`
 	// AgentOOM and GuestOOM tell whom the kernel kills first when memory runs out: the higher one (proc_pid_oom_score_adj(5)).
 	AgentOOM int `json:"agent_oom"`
 	GuestOOM int `json:"guest_oom"`
 }
+
+// The attempts of an [Isolation] whose like was tried where it has to work.
+const (
+	ControlReach       = "reach"        // the process reaches itself
+	ControlExposed     = "exposed"      // it opens a file of its own in /proc for writing
+	ControlStrictCalls = "strict_calls" // it makes a call of the same kind that no filter denies
+)
 
 // Process holds the lines of /proc/PID/status that decide what a process may do (proc_pid_status(5)).
 // UID and GID have the real, effective, saved and file system id; capability sets are hexadecimal, as the kernel prints them.

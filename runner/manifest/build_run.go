@@ -165,10 +165,16 @@ func (b *builder) probes(m *event.GuestMeasured) []Probe {
 	noCaps := func(p event.Process) bool {
 		return strings.Trim(p.CapInh+p.CapPrm+p.CapEff+p.CapBnd+p.CapAmb, "0") == "" && p.CapEff != ""
 	}
+	control := func(name, of string) Probe {
+		return probe(name, positive, slices.Contains(m.Isolation.Control, of), "it does not, and so the negative one proves nothing")
+	}
 	all := []Probe{
 		probe("the agent's process reaches the guest", negative, len(m.Isolation.Reach) == 0, strings.Join(m.Isolation.Reach, ", ")),
+		control("the agent's process reaches itself in the same ways", "reach"),
 		probe("the agent's process opens files that change the kernel", negative, len(m.Isolation.Exposed) == 0, strings.Join(m.Isolation.Exposed, ", ")),
+		control("the agent's process opens a file of its own in /proc in the same way", "exposed"),
 		probe("a system call is denied that the strict filter alone denies", negative, m.Isolation.StrictCalls, "the call was let through"),
+		control("a system call of the same kind is let through", "strict_calls"),
 		probe("the guest can be traced by its own user", negative, !m.Isolation.GuestDumpable, "it can"),
 		probe("the agent's process has capabilities", negative, noCaps(m.Agent), "it has"),
 	}
@@ -307,7 +313,8 @@ func (b *builder) resources() {
 		return &n
 	}
 	if a := b.s.Agent; a != nil {
-		r.PeakMemory, r.CPUMicros, r.OOMKills = seen("resources.peak_memory", a.PeakMemory), seen("resources.cpu_micros", a.CPUMicros), seen("resources.oom_kills", a.OOMKills)
+		r.PeakMemory, r.CPUMicros = seen("resources.peak_memory", a.PeakMemory), seen("resources.cpu_micros", a.CPUMicros)
+		r.PeakPIDs, r.OOMKills = seen("resources.peak_pids", a.PeakPIDs), seen("resources.oom_kills", a.OOMKills)
 	}
 }
 
@@ -364,58 +371,4 @@ func (b *builder) warnings() {
 		list = append(list, w.Message)
 	}
 	b.p.Warnings = Warnings{Messages: b.texts("warnings.messages", list), Count: b.s.Counts.Warnings}
-}
-
-// maxIncluded bounds one content. Escapes may make six times as much of it.
-const maxIncluded = 16 << 10
-
-// maxSecret is read beyond it, so that no secret is cut in two before it is taken out.
-const maxSecret = 64 << 10
-
-// include adds the contents that the policy asks for.
-func (b *builder) include() error {
-	var p struct {
-		Evidence struct {
-			Include []string `json:"include"`
-		} `json:"evidence"`
-	}
-	if len(b.p.Policy.Compiled) == 0 || json.Unmarshal(b.p.Policy.Compiled, &p) != nil {
-		return nil
-	}
-	files := map[string]string{"events": eventsFile, "patch": patchFile, "stderr": "stderr.log", "stdout": "stdout.log"}
-	for _, name := range slices.Sorted(slices.Values(p.Evidence.Include)) {
-		if name == "patch" && b.in.Redact == nil { // the logs had none from the beginning
-			b.missing("included.patch", "the runner that knew the secrets died, so they can't be taken out")
-			continue
-		}
-		content, size := []byte(b.in.Prompt), int64(len(b.in.Prompt))
-		if file := files[name]; file != "" {
-			var err error
-			content, size, err = b.read(file, maxIncluded+maxSecret)
-			if errors.Is(err, fs.ErrNotExist) {
-				b.missing("included."+name, "there is no file")
-				continue
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if name == "prompt" && size == 0 {
-			b.missing("included.prompt", "there was no task in words, or the runner that knew it died")
-			continue
-		}
-		text := b.redacted(string(content))
-		b.p.Included = append(b.p.Included, Included{
-			Name: name, Text: strings.ToValidUTF8(text[:min(len(text), maxIncluded)], "\ufffd"), Bytes: size, Clipped: len(text) > maxIncluded || size > int64(len(content)),
-		})
-	}
-	return nil
-}
-
-// redacted is a content without the run's secrets.
-func (b *builder) redacted(text string) string {
-	if b.in.Redact == nil {
-		return text
-	}
-	return b.in.Redact(text)
 }

@@ -66,7 +66,7 @@ func fullInput(t testing.TB) Input {
 		event.Lowered{What: "network", Why: "no nfnetlink_log"},
 		event.GuestMeasured{
 			Agent: process, Guest: process, Namespaces: map[string]string{"net": "net:[1]"}, Interfaces: []string{"lo"},
-			Network: event.Capture{TCP: true, IPv6: true, Reasons: []string{"no nfnetlink_log"}}, Isolation: event.Isolation{StrictCalls: true, Reach: []string{"signal"}},
+			Network: event.Capture{TCP: true, IPv6: true, Reasons: []string{"no nfnetlink_log"}}, Isolation: event.Isolation{StrictCalls: true, Reach: []string{"signal"}, Control: []string{"reach", "exposed"}},
 			Trust: &event.Trust{Certificates: 3}, Kernel: "6.12",
 		},
 		event.PhaseStarted{Name: event.Agent},
@@ -82,7 +82,7 @@ func fullInput(t testing.TB) Input {
 		event.NameRefused{Name: "evil.example", Type: "A", Count: 3},
 		event.Request{Host: "shop.example", Port: 443, Method: "POST", Path: "/v1/\x1b[31m", Outcome: event.ConnectionWasRefused, Reason: "no", Leak: "github", Count: 1},
 		event.OutputKept{Stream: "stdout", SHA256: "o0", Bytes: 6, Lost: 2},
-		event.AgentExited{Code: 137, Signal: "SIGKILL", Reason: event.OOMKilled, Error: "none", OOMKills: 1, PeakMemory: -1, CPUMicros: 5e6},
+		event.AgentExited{Code: 137, Signal: "SIGKILL", Reason: event.OOMKilled, Error: "none", OOMKills: 1, PeakMemory: -1, CPUMicros: 5e6, PeakPIDs: 21},
 		event.ProtectedTouched{Path: ".husky/pre-commit\x1b[31m", Tier: "reject", Reason: "runs at commit"},
 		event.ChangesExtracted{Added: 3, Reject: 1, Digest: "ff", Patch: "00"},
 		event.Warning{Message: "the disk is nearly full"},

@@ -253,6 +253,8 @@ type Resources struct {
 	PIDsLimit int64 `json:"pids_limit,omitempty"`
 	// PeakMemory is in bytes.
 	PeakMemory *int64 `json:"peak_memory,omitempty" from:"asserted"`
+	// PeakPIDs is the highest number of processes and threads at a time, those of our program inside included.
+	PeakPIDs *int64 `json:"peak_pids,omitempty" from:"asserted"`
 	// CPUMicros is CPU time in microseconds.
 	CPUMicros *int64 `json:"cpu_micros,omitempty" from:"asserted"`
 	// OOMKills is how many processes were killed for memory.

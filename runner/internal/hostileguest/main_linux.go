@@ -84,7 +84,7 @@ func run() error {
 
 // end reports the end of an agent that there never was.
 func (g *guest) end(code int) error {
-	err := link.WriteFrame(g.control, link.Frame{Exit: &link.Exit{Code: code, OOMKills: -1, PeakMemory: -1, CPUMicros: -1}})
+	err := link.WriteFrame(g.control, link.Frame{Exit: &link.Exit{Code: code, OOMKills: -1, PeakMemory: -1, CPUMicros: -1, PeakPIDs: -1}})
 	<-g.session.Done()
 	return err
 }
