@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/manifest"
 	"github.com/org/agent-sandbox/runner/runs"
 )
 
@@ -62,13 +64,14 @@ type answer struct {
 
 // box is a sandbox after its run.
 type box struct {
-	result  Result
-	err     error
-	answers map[string]answer
-	events  []event.Event
-	stdout  []byte
-	stderr  []byte
-	project string
+	result   Result
+	err      error
+	answers  map[string]answer
+	events   []event.Event
+	manifest manifest.Predicate
+	stdout   []byte
+	stderr   []byte
+	project  string
 }
 
 func testContext() context.Context { return context.Background() }
@@ -129,7 +132,25 @@ func (l *lab) start(t *testing.T, s setup, argv []string, stdin []byte) *box {
 	})
 	b.stdout, b.stderr = stdout.Bytes(), stderr.Bytes()
 	b.events = recorded(t, cmp.Or(s.store, l.store), b.result.Run)
+	b.manifest = l.evidence(t, b.result, s.seam.manifest)
 	return b
+}
+
+// evidence is what the manifest of a run says: each has one, which is as the published schema says, unless the test is about its loss.
+func (l *lab) evidence(t *testing.T, r Result, w manifest.Weakened) manifest.Predicate {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(r.Dir, runs.ManifestFile))
+	if w.Long && errors.Is(err, fs.ErrNotExist) {
+		return manifest.Predicate{}
+	}
+	if err == nil {
+		err = l.schema.Manifest(content)
+	}
+	f, readErr := manifest.Read(content)
+	if err = errors.Join(err, readErr); err != nil {
+		t.Fatalf("the manifest of run %s: %v", r.Run, err)
+	}
+	return f.Statement.Predicate
 }
 
 // recorded reads a run's events back from its chained log, which must verify.

@@ -22,6 +22,8 @@ import (
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/engine"
+	"github.com/org/agent-sandbox/runner/manifest"
+	"github.com/org/agent-sandbox/runner/runnertest"
 	"github.com/org/agent-sandbox/runner/runs"
 )
 
@@ -61,6 +63,7 @@ type lab struct {
 	weak   string // a directory with a guest in which protections can be left out
 	image  string
 	store  *runs.Store
+	schema *runnertest.Schema // of manifests
 	engine engine.Config
 	facts  engine.Facts
 	socket string // the engine's, empty if it is not local
@@ -90,6 +93,9 @@ func newLab() (*lab, error) {
 		return nil, err
 	}
 	if l.store, err = runs.Open(filepath.Join(dir, "state")); err != nil {
+		return nil, err
+	}
+	if l.schema, err = runnertest.NewSchema(manifest.Schema()); err != nil {
 		return nil, err
 	}
 	l.engine = engine.Config{CacheDir: filepath.Join(dir, "cache")}

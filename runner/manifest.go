@@ -26,6 +26,8 @@ type Sealer struct {
 	Policy *policy.Policy      // nil: only the record has it
 	Task   string              // in words, for a policy that wants it in the evidence
 	Redact func(string) string // takes the run's secrets out of a text; nil: they are not known
+
+	weakened manifest.Weakened
 }
 
 // Seal has dir write its manifest when it ends.
@@ -43,7 +45,7 @@ func (s Sealer) seal(ctx context.Context, dir *runs.Run, sum event.Summary) ([]b
 	if err != nil {
 		return nil, event.Manifest{}, fmt.Errorf("make manifest: %w", err)
 	}
-	in := manifest.Input{Summary: sum, Files: files, Prompt: s.Task, Redact: s.Redact}
+	in := manifest.Input{Summary: sum, Files: files, Prompt: s.Task, Redact: s.Redact, Weakened: s.weakened}
 	if s.Policy != nil {
 		if in.Policy, err = json.Marshal(s.Policy); err != nil {
 			return nil, event.Manifest{}, fmt.Errorf("make manifest: %w", err)

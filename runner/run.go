@@ -187,7 +187,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	}
 	defer dir.Close()
 	r.dir, r.id = dir, string(dir.ID)
-	Sealer{Signer: cfg.Signer, Policy: cfg.Policy, Task: cfg.Task, Redact: r.secrets.text}.Seal(ctx, dir)
+	Sealer{Signer: cfg.Signer, Policy: cfg.Policy, Task: cfg.Task, Redact: r.secrets.text, weakened: cfg.evidence()}.Seal(ctx, dir)
 	chain, err := dir.Events()
 	if err != nil {
 		return Result{Run: r.id, ExitCode: exitFailure}, err

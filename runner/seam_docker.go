@@ -7,6 +7,7 @@ import (
 
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
+	"github.com/org/agent-sandbox/runner/manifest"
 )
 
 // seam lets the escape suite, which is in this package, leave protections out.
@@ -20,6 +21,7 @@ type seam struct {
 	egress    egress.Weakened
 	limits    egress.Limits    // of the gateway
 	now       func() time.Time // of credentials; nil: the system's
+	manifest  manifest.Weakened
 }
 
 func (s seam) weakened() engine.Weakened { return s.container }
@@ -42,3 +44,5 @@ func (s seam) skipRedaction() bool { return s.unmasked }
 func (s seam) clock() func() time.Time { return s.now }
 
 func (s seam) weaken(cfg *egress.Config) { cfg.Weakened, cfg.Limits = s.egress, s.limits }
+
+func (s seam) evidence() manifest.Weakened { return s.manifest }

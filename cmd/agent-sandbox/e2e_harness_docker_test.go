@@ -137,6 +137,11 @@ func newUserOf(t *testing.T, host string) *user {
 	if err := os.Mkdir(u.project, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := checkManifests(u.state); err != nil {
+			t.Error(err)
+		}
+	})
 	u.openRuns()
 	if u.engine, err = engine.Connect(t.Context(), engine.Config{Host: host}); err != nil {
 		t.Fatal(err)

@@ -6,9 +6,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/org/agent-sandbox/runner/manifest"
+	"github.com/org/agent-sandbox/runner/runnertest"
 )
 
 var update = flag.Bool("update", false, "rewrite what the scripts compare with")
@@ -41,6 +45,11 @@ func scriptParams(dir, engine string) testscript.Params {
 			} {
 				e.Setenv(name, value)
 			}
+			e.Defer(func() {
+				if err := checkManifests(filepath.Join(e.WorkDir, "state")); err != nil {
+					e.T().Fatal(err)
+				}
+			})
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -50,6 +59,18 @@ func scriptParams(dir, engine string) testscript.Params {
 			"damage":    scriptDamage,
 		},
 	}
+}
+
+// manifestSchema is the published schema.
+var manifestSchema = sync.OnceValues(func() (*runnertest.Schema, error) { return runnertest.NewSchema(manifest.Schema()) })
+
+// checkManifests holds every manifest that the runs of a test left against the schema.
+func checkManifests(state string) error {
+	schema, err := manifestSchema()
+	if err == nil {
+		_, err = schema.Manifests(state)
+	}
+	return err
 }
 
 // scriptExits is "exits STATUS COMMAND...": the exact status counts, not only whether it is zero.

@@ -36,6 +36,8 @@ type Input struct {
 	Redact func(string) string
 	// Prompt is what the agent was given in words, for a policy whose evidence.include has it.
 	Prompt string
+
+	Weakened Weakened
 }
 
 // Build makes the canonical statement of a run. It is a pure function of the record: the runner at the end of a run and whoever
@@ -115,8 +117,15 @@ func (b *builder) missing(field, why string) {
 // text makes what may come from inside safe to show in any reader, and short.
 func (b *builder) text(field, text string) string {
 	const marker = "..."
-	safe := event.Printable(text[:min(len(text), b.limit)])
-	if len(text) <= b.limit && len(safe) <= b.limit {
+	cut := text[:min(len(text), b.limit)]
+	if b.in.Weakened.long() {
+		cut = text
+	}
+	safe := event.Printable(cut)
+	if b.in.Weakened.raw() {
+		safe = cut
+	}
+	if b.in.Weakened.long() || len(text) <= b.limit && len(safe) <= b.limit {
 		return safe
 	}
 	b.p.Clipped = append(b.p.Clipped, field)
