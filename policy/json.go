@@ -58,7 +58,7 @@ func (p *Policy) MarshalJSON() ([]byte, error) {
 		Credentials: convert(p.Credentials, planCredentialOf),
 		Caches:      list0(p.Caches),
 		Resources:   planResourcesOf(p.Resources),
-		Evidence:    planEvidence{p.Evidence.Sign, FormatDuration(p.Evidence.Retain), list0(p.Evidence.Include)},
+		Evidence:    planEvidenceOf(p.Evidence),
 	})
 }
 
@@ -182,6 +182,20 @@ type planEvidence struct {
 	Sign    string   `json:"sign"`
 	Retain  string   `json:"retain"`
 	Include []string `json:"include"`
+	// Left out if they are empty, so that policies of older versions keep their digests.
+	Outputs map[string]string `json:"outputs,omitempty"`
+	Attest  bool              `json:"attest,omitempty"`
+}
+
+func planEvidenceOf(e Evidence) planEvidence {
+	out := planEvidence{Sign: e.Sign, Retain: FormatDuration(e.Retain), Include: list0(e.Include), Attest: e.Attest}
+	for _, o := range e.Outputs {
+		if out.Outputs == nil {
+			out.Outputs = map[string]string{}
+		}
+		out.Outputs[o.Name] = o.Path
+	}
+	return out
 }
 
 func planRuleOf(r Rule) planRule {

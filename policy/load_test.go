@@ -167,7 +167,7 @@ func TestUnsupported(t *testing.T) {
 			}
 			checkGolden(t, "unsupported.golden", []byte(out.String()))
 		}
-		all := Features{true, allCredentials(), true, true, true, true, true, true, true}
+		all := Features{true, allCredentials(), true, true, true, true, true, true}
 		if problems := Unsupported(p, all); len(problems) > 0 {
 			t.Errorf("%s with all features: %v", f.Name, problems)
 		}

@@ -32,7 +32,7 @@ func (n Narrowing) String() string {
 // What can be lowered is lowered and reported:
 //   - user, seccomp, workspace.mode, network.capture and deliver: the stricter of the two; a silent ceiling has its defaults
 //   - resources, limits and rotate: the smaller, where the ceiling sets one
-//   - evidence: the ceiling's sign unless that is none or auto, the longer retain, the ceiling's include if it has one
+//   - evidence: the ceiling's sign unless that is none or auto, the longer retain, the ceiling's include if it has one, and attest if it asks for that
 //   - hide and protect: both lists; a project's "!pattern" counts only if the ceiling has it too
 //   - network.deny: both lists; an allow rule without `rules` gets those of the ceiling's rule, and so does a host that a credential opens
 func Narrow(project, ceiling *Policy) (*Policy, []Narrowing, error) {
@@ -253,6 +253,10 @@ func (n *narrower) evidence() {
 	if n.sets("evidence.include") && !slices.Equal(e.Include, c.Include) {
 		n.lowered("evidence.include", strings.Join(e.Include, ", "), strings.Join(c.Include, ", "))
 		e.Include = slices.Clone(c.Include)
+	}
+	if c.Attest && !e.Attest {
+		n.lowered("evidence.attest", "false", "true")
+		e.Attest = true
 	}
 }
 

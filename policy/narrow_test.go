@@ -65,7 +65,7 @@ network:
   limits: {download: 1GiB}
 caches: [npm]
 resources: {memory: 2GiB, timeout: 10m, cpus: 1}
-evidence: {sign: key, retain: 365d, include: [patch]}
+evidence: {sign: key, retain: 365d, include: [patch], attest: true}
 credentials:
   model: {from: "env:KEY", host: api.example.org, rotate: 30d, rules: ["POST /v1/**"], header: x-api-key}
 `)

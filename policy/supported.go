@@ -15,7 +15,6 @@ type Features struct {
 	Caches      bool                // caches: volumes
 	ImageBuild  bool                // image.build
 	Signing     bool                // evidence.sign other than auto and none
-	Retention   bool                // evidence.retain, when the file sets it
 	Include     bool                // evidence.include
 }
 
@@ -56,7 +55,6 @@ func Unsupported(p *Policy, have Features) Problems {
 	add(have.Caches, len(p.Caches) > 0, "caches", "keep caches")
 	add(have.ImageBuild, p.Image.Build != "", "image", "build an image")
 	add(have.Signing, p.Evidence.Sign != "auto" && p.Evidence.Sign != "none", "evidence.sign", "sign with "+p.Evidence.Sign)
-	add(have.Retention, !p.Place("evidence.retain").IsZero(), "evidence.retain", "keep evidence for a set time")
 	add(have.Include, len(p.Evidence.Include) > 0, "evidence.include", "include contents in the evidence")
 	problems.sort()
 	return problems

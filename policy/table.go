@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,12 +124,27 @@ func resourcesKind() kind[Resources] {
 	)
 }
 
+func outputsKind() kind[[]Output] {
+	path := text(nameRule{`[^/\\:\n\r][^\\:\n\r]{0,500}`, "a path of a file in the project"}, parseProjectPath)
+	return converted(mapping(nameRule{`[a-z][a-z0-9-]{0,62}`, "a name of small letters, digits and hyphens"}, path, 50), func(_ *decoder, _ string, m map[string]string) []Output {
+		var all []Output
+		for _, name := range slices.Sorted(maps.Keys(m)) {
+			all = append(all, Output{name, m[name]})
+		}
+		return all
+	})
+}
+
 func evidenceKind() kind[Evidence] {
 	return object(
 		key("sign", oneOf(SignModes()...), func(e *Evidence) *string { return &e.Sign },
 			"auto (default): keyless in CI when the job can get a token, else a configured key, else unsigned and said so."),
-		key("retain", duration(day, 3650*day), func(e *Evidence) *time.Duration { return &e.Retain }, "How long the evidence is kept. Default 90d."),
+		key("retain", duration(day, 3650*day), func(e *Evidence) *time.Duration { return &e.Retain }, "How long the evidence of a run is kept; `runs prune` removes what is older. Default 90d."),
 		key("include", unique(list(oneOf(EvidenceParts()...), 5)), func(e *Evidence) *[]string { return &e.Include },
 			"Contents that the evidence holds; of everything else it holds the digest. Parts: "+strings.Join(EvidenceParts(), ", ")+"."),
+		key("outputs", outputsKind(), func(e *Evidence) *[]Output { return &e.Outputs },
+			"Files of the project, as the agent leaves them, that the manifest names with their digests: a mapping of names to paths."),
+		key("attest", boolean(), func(e *Evidence) *bool { return &e.Attest },
+			"true stores a manifest that is signed keyless with GitHub's attestations of the job's repository. Default false."),
 	)
 }

@@ -218,6 +218,14 @@ type Evidence struct {
 	Sign    string        // auto, keyless, key or none
 	Retain  time.Duration // how long the evidence is kept
 	Include []string      // sorted, of [EvidenceParts]: contents, not only digests
+	Outputs []Output      // files of the project that the manifest is about, sorted by name
+	Attest  bool          // the manifest is stored with GitHub's attestations
+}
+
+// Output is a file that a run makes, or keeps, and that its manifest names with its digest.
+type Output struct {
+	Name string
+	Path string // slash-separated, relative to the project
 }
 
 // Default is the policy of a project without a file: no network, no credentials, nothing of the host but the
