@@ -31,6 +31,7 @@ RUN, give the id, a prefix of it that no other run has, or "last".`,
 			return a.listRuns(limit, asJSON)
 		},
 	}
+	c.AddCommand(a.runsPruneCommand())
 	c.Flags().IntVar(&limit, "limit", 20, "at most this many; 0 for all")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c

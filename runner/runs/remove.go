@@ -70,15 +70,17 @@ func (s *Store) Sweep() ([]string, error) {
 	return removed, errors.Join(errs...)
 }
 
-// PruneConfig says which runs are too many. Only runs that ended are ever pruned:
+// PruneConfig says which runs are too old. Only runs that ended are ever pruned:
 // recover the others first, so that they leave a result behind them in their place.
 type PruneConfig struct {
-	Now       time.Time
-	OlderThan time.Duration // 0: any age is kept
-	MaxBytes  int64         // for all runs together, the oldest go first; 0: any size is kept
+	Now time.Time
+	// Keep is how long a run is kept from its start; required.
+	Keep func(*Run) (time.Duration, error)
+	// DryRun removes nothing.
+	DryRun bool
 }
 
-// Prune removes runs by age and by size and returns their ids, the oldest first. It
+// Prune removes the runs that are older than they are to be kept, and returns their ids, the oldest first. It
 // goes on after a run that can't be removed.
 func (s *Store) Prune(cfg PruneConfig) ([]ID, error) {
 	list, err := s.List(0)
@@ -86,36 +88,32 @@ func (s *Store) Prune(cfg PruneConfig) ([]ID, error) {
 		return nil, err
 	}
 	slices.Reverse(list)
-	sizes, total := sizesOf(list, cfg.MaxBytes > 0)
-	var removed []ID
+	removed := []ID{}
 	var errs []error
-	for i, r := range list {
-		old := cfg.OlderThan > 0 && cfg.Now.Sub(r.ID.Time()) > cfg.OlderThan
-		big := cfg.MaxBytes > 0 && total > cfg.MaxBytes
-		if !old && !big || !r.finished() {
+	for _, r := range list {
+		if !r.finished() {
 			continue
 		}
-		switch err := r.Remove(); {
+		keep, err := cfg.Keep(r)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if cfg.Now.Sub(r.ID.Time()) <= keep {
+			continue
+		}
+		if !cfg.DryRun {
+			err = r.Remove()
+		}
+		switch {
 		case errors.Is(err, ErrRunning), errors.Is(err, ErrNotFound): // in use, or somebody was faster
 		case err != nil:
 			errs = append(errs, err)
 		default:
 			removed = append(removed, r.ID)
-			total -= sizes[i]
 		}
 	}
 	return removed, errors.Join(errs...)
-}
-
-func sizesOf(list []*Run, wanted bool) (sizes []int64, total int64) {
-	sizes = make([]int64, len(list))
-	for i, r := range list {
-		if wanted {
-			sizes[i] = r.Size()
-			total += sizes[i]
-		}
-	}
-	return sizes, total
 }
 
 // Size is the size of the run's files in bytes, as far as they can be seen.

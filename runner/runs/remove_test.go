@@ -118,44 +118,51 @@ func TestPrune(t *testing.T) {
 	const day = 24 * time.Hour
 	now := testTime()
 	at := func(d time.Duration) ID { return NewID(now.Add(-d)) }
+	unknown := errors.New("no plan")
+	keep := func(d time.Duration) func(*Run) (time.Duration, error) {
+		return func(*Run) (time.Duration, error) { return d, nil }
+	}
 	for _, tt := range []struct {
 		name string
-		cfg  PruneConfig
+		keep func(*Run) (time.Duration, error)
+		dry  bool
 		want []int // indices of the runs that go
+		err  error
 	}{
-		{"nothing asked", PruneConfig{}, nil},
-		{"by age", PruneConfig{OlderThan: 5 * day}, []int{2, 4}},
-		{"by size", PruneConfig{MaxBytes: 5 << 20}, []int{2}},
-		{"by a small size", PruneConfig{MaxBytes: 1}, []int{2, 3, 4}},
-		{"by both", PruneConfig{OlderThan: 8 * day, MaxBytes: 1 << 40}, []int{2}},
+		{name: "by age", keep: keep(5 * day), want: []int{2, 4}},
+		{name: "to the moment", keep: keep(204 * time.Hour)},
+		{name: "a dry run", keep: keep(5 * day), dry: true, want: []int{2, 4}},
+		{name: "each its own", want: []int{4}, keep: func(r *Run) (time.Duration, error) {
+			if r.ID == at(6 * day)[:15]+r.ID[15:] {
+				return day, nil
+			}
+			return 90 * day, nil
+		}},
+		{name: "one that nobody can tell of", want: []int{2}, err: unknown, keep: func(r *Run) (time.Duration, error) {
+			if r.ID.Time().After(now.Add(-7 * day)) {
+				return 0, unknown
+			}
+			return day, nil
+		}},
 	} {
 		s := openStore(t)
 		// 10 and 9 days old but not ended, then 8.5, 3 and 6 days old.
 		list := []*Run{create(t, s, at(10*day)), die(t, s, at(9*day)), finish(t, s, at(204*time.Hour)), finish(t, s, at(3*day)), finish(t, s, at(6*day))}
-		for _, r := range list {
-			if err := os.WriteFile(r.Path(StdoutFile), make([]byte, 1<<20), 0o600); err != nil {
-				t.Fatal(err)
-			}
+		got, err := s.Prune(PruneConfig{Now: now.Truncate(time.Second), Keep: tt.keep, DryRun: tt.dry})
+		if !errors.Is(err, tt.err) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.err)
 		}
-		tt.cfg.Now = now
-		got, err := s.Prune(tt.cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		gone := map[ID]bool{}
+		want, gone := []ID{}, map[ID]bool{}
 		for _, i := range tt.want {
-			gone[list[i].ID] = true
+			want, gone[list[i].ID] = append(want, list[i].ID), !tt.dry
 		}
 		for _, r := range list {
 			if exists(t, r.Dir()) == gone[r.ID] {
 				t.Errorf("%s: run %s: gone should be %v", tt.name, r.ID, gone[r.ID])
 			}
 		}
-		if len(got) != len(gone) {
-			t.Errorf("%s: Prune = %v", tt.name, got)
-		}
-		if len(got) > 1 && got[0] > got[1] {
-			t.Errorf("%s: %v is not the oldest first", tt.name, cmp.Diff(got, nil))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: Prune (-want +got):\n%s", tt.name, diff)
 		}
 	}
 }
