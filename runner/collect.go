@@ -108,7 +108,7 @@ func (r *run) keep(ctx context.Context, cs *workspace.ChangeSet, extractErr erro
 	if err := cs.Save(r.dir.Dir()); err != nil {
 		return errors.Join(extractErr, err)
 	}
-	return errors.Join(extractErr, r.report(cs))
+	return errors.Join(extractErr, r.nameFiles(root, cs), r.report(ctx, cs))
 }
 
 const sha256HexLen = 64
@@ -117,7 +117,7 @@ const sha256HexLen = 64
 const maxProtectedEvents = 1000
 
 // report makes the events of a change set.
-func (r *run) report(cs *workspace.ChangeSet) error {
+func (r *run) report(ctx context.Context, cs *workspace.ChangeSet) error {
 	reported := 0
 	for _, c := range cs.Changes {
 		if c.Tier == workspace.NoTier || reported == maxProtectedEvents {
@@ -138,10 +138,12 @@ func (r *run) report(cs *workspace.ChangeSet) error {
 		return fmt.Errorf("digest of the patch: %w", err)
 	}
 	n := cs.Counts()
-	r.rec.Emit(event.ChangesExtracted{
+	e := event.ChangesExtracted{
 		Added: n.Added, Modified: n.Modified, Deleted: n.Deleted, Renamed: n.Renamed, Mode: n.Mode,
 		Git: n.Git, Reject: n.Reject, Warn: n.Warn, Bytes: newBytes(cs), Digest: digest, Patch: patch,
-	})
+	}
+	e.Tree, e.TreeDetail = r.resultTree(ctx, cs)
+	r.rec.Emit(e)
 	return nil
 }
 

@@ -88,7 +88,7 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 			return err
 		}
 	}
-	for _, v := range s.job.Secrets() {
+	for _, v := range append(s.job.Secrets(), secret.New(s.app.env(attestationsVariable))) {
 		s.log.Mask(v)
 	}
 	if s.in, err = actions.ParseInputs(values); err != nil {
@@ -113,9 +113,14 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 	cfg.Stdout, cfg.Stderr = s.log.Agent(), s.log.Agent()
 	cfg.Handlers = append(cfg.Handlers, &stepEvents{step: s})
 	result, runErr := runner.Run(ctx, cfg)
+	page, attestErr := s.app.attest(ctx, cfg, result)
+	runErr = errors.Join(runErr, attestErr)
 	s.log.Resume()
 	s.log.EndGroup()
 	s.log.Group("Result")
+	if page != "" {
+		s.log.Printf("the manifest is stored at %s", page)
+	}
 	for line := range strings.Lines(result.Summary.Report(false)) {
 		s.log.Printf("%s", strings.TrimSuffix(line, "\n"))
 	}

@@ -69,7 +69,7 @@ func arrows() map[string][]string {
 		"policy":                 {"go.yaml.in/yaml/v4", "golang.org/x/net"},
 
 		// What tests share.
-		"runner/runnertest": {"github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/crypto"},
+		"runner/runnertest": {"github.com/digitorus/timestamp", "github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/crypto"},
 
 		// Programs of tests, which are built as programs.
 		"runner/engine/internal/sysprobe": {"golang.org/x/sys"},

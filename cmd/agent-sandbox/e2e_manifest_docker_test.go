@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"syscall"
@@ -150,6 +151,55 @@ func TestManifestSameRunTwice(t *testing.T) {
 	if diff := cmp.Diff(texts[0], texts[1]); diff != "" {
 		t.Errorf("two runs of the same differ (-first +second):\n%s", diff)
 	}
+}
+
+// TestManifestSubjects: the manifest is about the files that the policy names and about the git tree that the changes make, which is the
+// one of the commit when they are put on a branch.
+func TestManifestSubjects(t *testing.T) {
+	u := newUser(t)
+	u.policy("evidence: {outputs: {report: out/report.txt, kept: kept.txt, gone: gone.txt, never: never.txt}}\n")
+	for _, name := range []string{"kept.txt", "gone.txt"} {
+		u.write(name, name, 0o644)
+	}
+	u.write(".gitignore", "*.log\n", 0o644)
+	u.git("init", "-q", "-b", "main")
+	u.git("add", "-A")
+	u.git("commit", "-qm", "one")
+	u.wantCode(u.sh("mkdir out && printf hello >out/report.txt && rm gone.txt && echo x >noise.log && mkdir .husky && echo x >.husky/pre-commit"), 0)
+	s := u.manifestOf(event.Success, 0)
+	missing := map[string]string{}
+	for _, m := range s.Predicate.Missing {
+		missing[m.Field] = m.Why
+	}
+	want := map[string]string{"workspace.outputs.gone": "the agent removed it", "workspace.outputs.never": "there is no such file"}
+	if diff := cmp.Diff(want, missing); diff != "" {
+		t.Errorf("missing (-want +got):\n%s", diff)
+	}
+	for name, content := range map[string]string{"output/report": "hello", "output/kept": "kept.txt"} {
+		if got := subjectSum(s, name); got != sumOf([]byte(content)) {
+			t.Errorf("%s has the digest %q", name, got)
+		}
+	}
+	u.wantCode(u.finish(u.command("apply", "last", "--branch", "agent/work", "--allow-protected", ".husky/**")), 0)
+	if tree := u.git("rev-parse", "agent/work^{tree}"); s.Predicate.Workspace.Tree != tree {
+		t.Errorf("the tree %q, the branch has %q", s.Predicate.Workspace.Tree, tree)
+	}
+	u.wantCode(u.sh("true"), 0)
+	if w := u.manifestOf(event.Success, 0).Predicate.Workspace; w.Tree != "" {
+		t.Errorf("a run that changed nothing has the tree %q", w.Tree)
+	}
+}
+
+// git runs git in the project.
+func (u *user) git(args ...string) string {
+	u.t.Helper()
+	cmd := exec.Command("git", append([]string{"-c", "user.name=x", "-c", "user.email=x@example.org"}, args...)...)
+	cmd.Dir = u.project
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		u.t.Fatalf("git %q: %v: %s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // normalManifest hides the run's id, its times, what the kernel counted, and the digests of files that have one of these in them.

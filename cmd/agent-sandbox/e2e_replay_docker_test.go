@@ -4,7 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"os/exec"
 	"strings"
 	"testing"
 )
@@ -13,15 +12,9 @@ import (
 func TestReplay(t *testing.T) {
 	u := newUser(t)
 	u.write("input", "one\n", 0o644)
-	for _, args := range [][]string{
-		{"init", "-q", "."}, {"add", "."}, {"-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "one"},
-	} {
-		cmd := exec.Command("git", args...)
-		cmd.Dir = u.project
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
+	u.git("init", "-q", ".")
+	u.git("add", ".")
+	u.git("commit", "-qm", "one")
 	u.wantCode(u.sh("cp input output; exit 3"), 3)
 	first := string(u.last().ID)
 	u.wantCode(u.finish(u.command("replay", "--dry-run", first)), 0)

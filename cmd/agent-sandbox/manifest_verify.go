@@ -19,7 +19,7 @@ import (
 // verifyFlags are the flags of manifest verify: what is accepted.
 type verifyFlags struct {
 	key, identity, issuer, repository, owner, trusted string
-	artifacts, policies                               []string
+	artifacts, trees, policies                        []string
 	json                                              bool
 }
 
@@ -53,6 +53,7 @@ Exit status: 0 if all that was asked holds, 1 if anything fails, 2 for wrong usa
 	flags.StringVar(&f.owner, "owner-id", "", "GitHub's id of the user or organisation whose repository it has to be")
 	flags.StringVar(&f.trusted, "trusted-root", "", "file with the authorities that are trusted, for certificates and timestamps")
 	flags.StringArrayVar(&f.artifacts, "artifact", nil, "file that has to be a subject of the manifest, such as a patch; repeatable")
+	flags.StringArrayVar(&f.trees, "tree", nil, "git tree that has to be a subject, such as that of a commit: $(git rev-parse REV^{tree}); repeatable")
 	flags.StringArrayVar(&f.policies, "policy-digest", nil, "digest of an acceptable policy (`policy check` prints it); repeatable")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	c.MarkFlagsMutuallyExclusive("key", "identity")
@@ -97,7 +98,7 @@ func (a *app) verifyManifests(f verifyFlags, names []string) error {
 
 // acceptance is what the flags accept. Accepting anybody is not among it.
 func (f verifyFlags) acceptance() (manifest.Acceptance, error) {
-	a := manifest.Acceptance{Identity: f.identity, Issuer: f.issuer, Repository: f.repository, Owner: f.owner, Policies: f.policies}
+	a := manifest.Acceptance{Identity: f.identity, Issuer: f.issuer, Repository: f.repository, Owner: f.owner, Policies: f.policies, Trees: f.trees}
 	switch {
 	case f.key == "" && f.identity == "" && f.repository == "" && f.owner == "":
 		return a, usage("nobody is named who has to have signed\nhint: --key FILE, --repository-id N, --owner-id N, or --identity ID --issuer URL")

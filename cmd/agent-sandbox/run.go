@@ -154,7 +154,9 @@ func untold(s event.Summary, err error) error {
 // execute runs the task under the terminal's eyes.
 func (a *app) execute(ctx context.Context, cfg runner.Config, f runFlags) (runner.Result, error) {
 	if f.json {
-		return runner.Run(ctx, cfg)
+		result, err := runner.Run(ctx, cfg)
+		_, attestErr := a.attest(ctx, cfg, result)
+		return result, errors.Join(err, attestErr)
 	}
 	t := &lateTerminal{cfg: event.TerminalConfig{
 		W: a.stderr, Terminal: a.isTerminal(a.stderr), Color: a.color(a.stderr), Verbose: f.verbose,
@@ -163,7 +165,11 @@ func (a *app) execute(ctx context.Context, cfg runner.Config, f runFlags) (runne
 	result, err := runner.Run(ctx, cfg)
 	// What the terminal could not show is in the record.
 	_ = t.Close()
-	return result, err
+	page, attestErr := a.attest(ctx, cfg, result)
+	if page != "" {
+		fmt.Fprintf(a.stderr, "agent-sandbox: the manifest is stored at %s\n", printableLine(page))
+	}
+	return result, errors.Join(err, attestErr)
 }
 
 // lateTerminal is an event.Terminal that begins with the first event: only that tells the run's id.
@@ -238,6 +244,9 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	}
 	signer, err := a.signer(p, f.signKey)
 	if err != nil {
+		return runner.Config{}, err
+	}
+	if _, err := a.attestations(p, signer); err != nil {
 		return runner.Config{}, err
 	}
 	sources, err := a.credentialSources(p, project, cas)

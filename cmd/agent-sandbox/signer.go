@@ -23,6 +23,7 @@ const (
 	signingPassphraseVariable = "AGENT_SANDBOX_SIGNING_PASSPHRASE"
 	fulcioVariable            = "AGENT_SANDBOX_FULCIO_URL"
 	timestampVariable         = "AGENT_SANDBOX_TIMESTAMP_URL"
+	attestationsVariable      = "AGENT_SANDBOX_ATTESTATIONS_TOKEN"
 )
 
 // maxSigningKey bounds the file of a key in bytes.
@@ -53,14 +54,27 @@ func (a *app) signer(p *policy.Policy, keyFile string) (manifest.Signer, error) 
 		return a.keySigner(key, true)
 	}
 	switch id := actions.IdentityFromEnv(a.lookupEnv); {
+	case id != nil && (!isLocal(id.URL) || a.env(fulcioVariable) != ""):
+		return a.keylessOrKey(id, key)
 	case key != "":
 		return a.keySigner(key, true)
-	case id != nil && (!isLocal(id.URL) || a.env(fulcioVariable) != ""):
-		return a.keyless(id)
 	case id != nil:
 		return manifest.Unsigned{Why: "the job's identity is a local one, which no public service knows"}, nil
 	}
 	return manifest.Unsigned{Why: "there is neither a key nor a job's identity to sign with"}, nil
+}
+
+// keylessOrKey signs by the job's identity, and with a key, if there is one, when the services can't be had.
+func (a *app) keylessOrKey(id *actions.Identity, key string) (manifest.Signer, error) {
+	first, err := a.keyless(id)
+	if err != nil || key == "" {
+		return first, err
+	}
+	second, err := a.keySigner(key, true)
+	if err != nil {
+		return nil, err
+	}
+	return &manifest.FallbackSigner{First: first, Second: &manifest.FallbackSigner{First: second, Second: second.Untimed()}}, nil
 }
 
 func (a *app) keyless(id *actions.Identity) (manifest.Signer, error) {
@@ -93,7 +107,7 @@ func isLocal(address string) bool {
 }
 
 // keySigner reads a key: a file, or the key itself. It asks for a passphrase only where somebody can be asked.
-func (a *app) keySigner(key string, ask bool) (manifest.Signer, error) {
+func (a *app) keySigner(key string, ask bool) (*manifest.KeySigner, error) {
 	text, name := []byte(key), signingKeyVariable
 	if !strings.HasPrefix(strings.TrimSpace(key), "-----BEGIN ") {
 		var err error

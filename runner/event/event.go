@@ -65,6 +65,7 @@ func decoders() map[string]func(json.RawMessage) (Event, error) {
 		RunnerIdentified{}.Kind():  into[RunnerIdentified],
 		SourceState{}.Kind():       into[SourceState],
 		OutputKept{}.Kind():        into[OutputKept],
+		FileNamed{}.Kind():         into[FileNamed],
 		PhaseStarted{}.Kind():      into[PhaseStarted],
 		PhaseFinished{}.Kind():     into[PhaseFinished],
 		Lowered{}.Kind():           into[Lowered],

@@ -59,6 +59,7 @@ func everyEvent() []Event {
 			Dirty: new(true), DirtySHA256: "d0", DirtyFiles: 2, Detail: "none",
 		},
 		OutputKept{Stream: "stdout", SHA256: "o0", Bytes: 10, Lost: 2},
+		FileNamed{Name: "report", Path: "out/report.json", SHA256: "f0", Bytes: 12},
 		RunPlanned{
 			Image:  Image{Reference: "agent:1", ID: "sha256:aa", Digest: "sha256:bb"},
 			Engine: Engine{Version: "28.5", API: "1.51", Kernel: "6.12", Runtime: "runc 1.3", Platform: "linux/amd64", Cgroup: 2},
@@ -90,7 +91,7 @@ func everyEvent() []Event {
 		OutputTruncated{Stream: "stdout", Limit: 64 << 20, Bytes: 1 << 30},
 		Redacted{Where: RedactedStdout, Credential: "github", Count: 2},
 		AgentExited{Code: 137, Signal: "SIGKILL", Reason: OOMKilled, Error: "none", OOMKills: 1, PeakMemory: 4 << 30, CPUMicros: 5e6, PeakPIDs: 21},
-		ChangesExtracted{Added: 3, Modified: 1, Deleted: 2, Renamed: 1, Mode: 1, Git: 1, Reject: 1, Warn: 1, Bytes: 4096, Digest: "ff", Patch: "00"},
+		ChangesExtracted{Added: 3, Modified: 1, Deleted: 2, Renamed: 1, Mode: 1, Git: 1, Reject: 1, Warn: 1, Bytes: 4096, Digest: "ff", Patch: "00", Tree: "4b825d"},
 		ProtectedTouched{Path: ".husky/pre-commit\x1b[31m", Tier: "reject", Reason: "runs on the host at commit"},
 		Warning{Message: "the disk is nearly full", Mend: "remove old runs"},
 		EventsDropped{Dropped: "warning", Count: 9},

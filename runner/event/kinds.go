@@ -295,6 +295,9 @@ type ChangesExtracted struct {
 	Bytes    int64  `json:"bytes"`            // new content
 	Digest   string `json:"digest,omitempty"` // of changes.json
 	Patch    string `json:"patch,omitempty"`  // digest of changes.patch
+	// Tree is the id of the git tree that the commit has with the changes; TreeDetail says why it is not known, where it could be.
+	Tree       string `json:"tree,omitempty"`
+	TreeDetail string `json:"tree_detail,omitempty"`
 }
 
 // Total is the number of changes.

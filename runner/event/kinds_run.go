@@ -67,6 +67,15 @@ type OutputKept struct {
 	Lost   int64  `json:"lost"`   // that were not
 }
 
+// FileNamed is a file of the project, as the agent left it, that the policy's evidence.outputs names ("file.named").
+type FileNamed struct {
+	Name   string `json:"name"`
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256,omitempty"` // empty: there is no such file
+	Bytes  int64  `json:"bytes"`
+	Detail string `json:"detail,omitempty"` // why there is no digest
+}
+
 // Kind is "source.state".
 func (SourceState) Kind() string { return "source.state" }
 
@@ -76,6 +85,10 @@ func (RunnerIdentified) Kind() string { return "runner.identified" }
 // Kind is "output.kept".
 func (OutputKept) Kind() string { return "output.kept" }
 
+// Kind is "file.named".
+func (FileNamed) Kind() string { return "file.named" }
+
+func (FileNamed) sealed()        {}
 func (SourceState) sealed()      {}
 func (RunnerIdentified) sealed() {}
 func (OutputKept) sealed()       {}

@@ -47,6 +47,7 @@ type Summary struct {
 	Redacted  []Redacted         `json:"redacted"`
 	Dropped   []EventsDropped    `json:"dropped"`
 	Outputs   []OutputKept       `json:"outputs"` // the logs of the agent's output
+	Files     []FileNamed        `json:"files"`   // that the policy names
 
 	Credentials []CredentialState `json:"credentials"`
 
@@ -59,7 +60,7 @@ type Manifest struct {
 	SHA256 string `json:"sha256"` // of manifest.json
 	// Signed is keyless, key or none.
 	Signed string `json:"signed"`
-	Detail string `json:"detail,omitempty"` // why it is not signed, where it could have been
+	Detail string `json:"detail,omitempty"` // why it is not signed, or not as it should have been
 }
 
 // PhaseTime is a phase and how long it took; repeated phases add up.
@@ -138,6 +139,7 @@ func (f *Fold) Summary() Summary {
 	s.Redacted = clone(s.Redacted)
 	s.Dropped = clone(s.Dropped)
 	s.Outputs = clone(s.Outputs)
+	s.Files = clone(s.Files)
 	s.Credentials = f.secrets.sum()
 	f.conns.sum(&s)
 	f.sumRefusals(&s)
@@ -201,6 +203,8 @@ func (f *Fold) addListed(e Event) {
 		s.Redacted = foldRedacted(s.Redacted, e)
 	case EventsDropped:
 		s.Dropped = list(s.Dropped, e)
+	case FileNamed:
+		s.Files = list(s.Files, e)
 	case OutputKept:
 		s.Outputs = list(s.Outputs, e)
 	case RefusalsUnlisted:

@@ -372,9 +372,17 @@ func (b *builder) subjects() ([]Subject, error) {
 		return nil, err
 	}
 	all := []Subject{{Name: SubjectEvents, Digest: map[string]string{"sha256": log}}}
-	if b.p.Workspace != nil {
-		if sum := b.p.Workspace.PatchSHA256; sum != "" {
-			all = append(all, Subject{Name: SubjectPatch, Digest: map[string]string{"sha256": sum}})
+	if w := b.p.Workspace; w != nil {
+		if w.PatchSHA256 != "" {
+			all = append(all, Subject{Name: SubjectPatch, Digest: map[string]string{"sha256": w.PatchSHA256}})
+		}
+		if w.Tree != "" {
+			all = append(all, Subject{Name: SubjectTree, Digest: map[string]string{digestTree: w.Tree}})
+		}
+		for _, o := range w.Outputs {
+			if o.SHA256 != "" {
+				all = append(all, Subject{Name: prefixOutput + o.Name, Digest: map[string]string{"sha256": o.SHA256}})
+			}
 		}
 	}
 	slices.SortFunc(all, func(x, y Subject) int { return cmp.Compare(x.Name, y.Name) })

@@ -286,11 +286,21 @@ func (b *builder) workspace() {
 	}
 	w := &Workspace{
 		Added: c.Added, Modified: c.Modified, Deleted: c.Deleted, Renamed: c.Renamed, ModeOnly: c.Mode, Git: c.Git, Bytes: c.Bytes,
-		ProtectedReject: c.Reject, ProtectedWarn: c.Warn, Protected: []Protected{}, ChangesSHA256: c.Digest, PatchSHA256: c.Patch,
+		ProtectedReject: c.Reject, ProtectedWarn: c.Warn, Protected: []Protected{}, Outputs: []Output{}, ChangesSHA256: c.Digest, PatchSHA256: c.Patch,
 	}
 	if b.s.Plan != nil {
 		w.Mode = b.s.Plan.Mode
 	}
+	if w.Tree = b.text("workspace.tree", c.Tree); c.TreeDetail != "" {
+		b.missing("workspace.tree", b.text("missing", c.TreeDetail))
+	}
+	for _, f := range b.s.Files {
+		w.Outputs = append(w.Outputs, Output{Name: b.text("workspace.outputs", f.Name), Path: b.text("workspace.outputs", f.Path), SHA256: f.SHA256, Bytes: f.Bytes})
+		if f.SHA256 == "" {
+			b.missing("workspace.outputs."+b.text("missing", f.Name), b.text("missing", f.Detail))
+		}
+	}
+	slices.SortFunc(w.Outputs, func(x, y Output) int { return cmp.Compare(x.Name, y.Name) })
 	for _, p := range b.s.Protected {
 		w.Protected = append(w.Protected, Protected{Path: b.text("workspace.protected", p.Path), Tier: p.Tier, Reason: b.text("workspace.protected", p.Reason)})
 	}

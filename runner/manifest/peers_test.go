@@ -75,13 +75,21 @@ func TestPeersKeyless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accept := Acceptance{Identity: subject, Issuer: issuer.URL, Repository: fmt.Sprint(repo.ID), Trusted: root, Files: files}
-	if r := Verify(file, accept); !r.OK() || r.State(AxisTime) != Passed {
+	accept := Acceptance{Identity: subject, Issuer: issuer.URL, Repository: fmt.Sprint(repo.ID), Owner: fmt.Sprint(repo.OwnerID), Trusted: root, Files: files}
+	r := Verify(file, accept)
+	if !r.OK() || r.State(AxisTime) != Passed {
 		t.Errorf("ours: %+v", r.Verdicts)
 	}
-	accept.Repository = "1"
-	if r := Verify(file, accept); r.State(AxisIdentity) != Failed {
-		t.Errorf("ours, of another repository: %+v", r.Verdicts)
+	job := Job{RepositoryID: fmt.Sprint(repo.ID), OwnerID: fmt.Sprint(repo.OwnerID), WorkflowSHA: strings.Repeat("0123456789", 4), RunURL: "https://github.com/acme/shop/actions/runs/4242/attempts/1"}
+	if r.Job == nil || *r.Job != job {
+		t.Errorf("Fulcio says of the job %+v, want %+v", r.Job, job)
+	}
+	for what, other := range map[string]Acceptance{
+		"repository": {Repository: "1", Issuer: issuer.URL, Trusted: root}, "owner": {Owner: "1", Issuer: issuer.URL, Trusted: root},
+	} {
+		if r := Verify(file, other); r.State(AxisIdentity) != Failed {
+			t.Errorf("ours, of another %s: %+v", what, r.Verdicts)
+		}
 	}
 	dir := t.TempDir()
 	write(t, dir, "manifest.json", file)

@@ -229,8 +229,24 @@ type Workspace struct {
 	Protected []Protected `json:"protected"`
 	// ChangesSHA256 is the digest of `changes.json`, which has the digest of each new content.
 	ChangesSHA256 string `json:"changes_sha256,omitempty"`
+	// Tree is the id of the git tree that the source's commit has with these changes, as `apply --branch` would commit all of them.
+	Tree string `json:"tree,omitempty"`
+	// Outputs are the files that the policy's `evidence.outputs` names, as the agent left them, sorted by name.
+	Outputs []Output `json:"outputs"`
 	// PatchSHA256 is the digest of `changes.patch`.
 	PatchSHA256 string `json:"patch_sha256,omitempty"`
+}
+
+// Output is a file of the project.
+type Output struct {
+	// Name is that in the policy.
+	Name string `json:"name"`
+	// Path is relative to the project.
+	Path string `json:"path"`
+	// SHA256 is the digest of the contents; without it there is no such file, and `missing` says why.
+	SHA256 string `json:"sha256,omitempty"`
+	// Bytes is the size.
+	Bytes int64 `json:"bytes"`
 }
 
 // Protected is a changed path that would run code on the host or in CI.

@@ -17,17 +17,17 @@ func TestPeerReference(t *testing.T) {
 	patch := digest(files["changes.patch"].Data)
 	for name, tt := range map[string]struct {
 		file    []byte
-		trusted *authorities
+		trusted authorities
 		subject string
 		patch   string
 		want    bool
 	}{
-		"ours":              {ours, a, a.id.subject, patch, true},
-		"foreign authority": {ours, foreign, a.id.subject, patch, false},
-		"wrong identity":    {ours, a, a.id.subject + "x", patch, false},
-		"another artifact":  {ours, a, a.id.subject, strings.Repeat("0", 64), false},
+		"ours":              {ours, a, a.ID.Subject, patch, true},
+		"foreign authority": {ours, foreign, a.ID.Subject, patch, false},
+		"wrong identity":    {ours, a, a.ID.Subject + "x", patch, false},
+		"another artifact":  {ours, a, a.ID.Subject, strings.Repeat("0", 64), false},
 	} {
-		if err := referenceVerify(t, tt.file, tt.trusted.trustedRoot(), tt.subject, a.id.issuer, tt.patch); (err == nil) != tt.want {
+		if err := referenceVerify(t, tt.file, tt.trusted.TrustedRoot(), tt.subject, a.ID.Issuer, tt.patch); (err == nil) != tt.want {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -24,6 +24,9 @@ func NewKeySigner(key crypto.Signer, authority *TimestampAuthority) (*KeySigner,
 	return &KeySigner{key, id, authority}, nil
 }
 
+// Untimed signs without asking for a timestamp.
+func (s *KeySigner) Untimed() *KeySigner { return &KeySigner{key: s.key, id: s.id} }
+
 // Sign implements [Signer].
 func (s *KeySigner) Sign(ctx context.Context, statement []byte) (Signed, error) {
 	// The signature itself names no key: verifiers compute a key's name in several ways, and pass over one that differs.

@@ -128,7 +128,7 @@ func (s *KeylessSigner) certify(ctx context.Context, fulcio string, key *ecdsa.P
 	if err != nil {
 		return nil, err
 	}
-	answer, err := post(ctx, s.HTTP, strings.TrimSuffix(fulcio, "/")+"/api/v2/signingCert", "application/json", body)
+	answer, err := post(ctx, s.HTTP, strings.TrimSuffix(fulcio, "/")+"/api/v2/signingCert", http.Header{"Content-Type": {"application/json"}}, body)
 	if err != nil {
 		return nil, err
 	}

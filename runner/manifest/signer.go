@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 )
 
 // Signer makes the content of manifest.json from the exact bytes of a statement.
@@ -27,6 +28,27 @@ type Signed struct {
 	Mode Mode
 	// Why says what kept a signature away, where one could have been expected; for people.
 	Why string
+}
+
+// FallbackSigner has Second sign what First can't.
+type FallbackSigner struct{ First, Second Signer }
+
+// Sign implements [Signer].
+func (s *FallbackSigner) Sign(ctx context.Context, statement []byte) (Signed, error) {
+	signed, err := s.First.Sign(ctx, statement)
+	if err == nil {
+		return signed, nil
+	}
+	signed, secondErr := s.Second.Sign(ctx, statement)
+	if secondErr != nil {
+		return Signed{}, errors.Join(err, secondErr)
+	}
+	first := "the first choice failed: " + err.Error()
+	if signed.Why != "" {
+		first += "; " + signed.Why
+	}
+	signed.Why = first
+	return signed, nil
 }
 
 // Envelope is a DSSE envelope (https://github.com/secure-systems-lab/dsse/blob/master/envelope.md).

@@ -26,8 +26,9 @@ const MaxSize = 704 << 10
 type Statement struct {
 	// Type is always https://in-toto.io/Statement/v1.
 	Type string `json:"_type" from:"observed"`
-	// Subject names what the run made, by digest: `changes.patch` if the changes were read back, and always the audit log
-	// `events.jsonl`, so that a run that made nothing has evidence too.
+	// Subject names what the run made, by digest: `changes.patch` if the changes were read back; `tree`, the git tree that the source's
+	// commit has with them; `output/NAME` for each file that the policy's `evidence.outputs` names; and always the audit log `events.jsonl`,
+	// so that a run that made nothing has evidence too.
 	Subject []Subject `json:"subject" from:"observed"`
 	// PredicateType is always https://github.com/org/agent-sandbox/run/v1.
 	PredicateType string `json:"predicateType" from:"observed"`
@@ -37,9 +38,9 @@ type Statement struct {
 
 // Subject is an artifact (https://github.com/in-toto/attestation/blob/main/spec/v1/resource_descriptor.md).
 type Subject struct {
-	// Name is that of the file in the run's directory.
+	// Name is that of the file in the run's directory, `tree`, or `output/` and the name in the policy.
 	Name string `json:"name"`
-	// Digest maps an algorithm, `sha256`, to lower-case hex.
+	// Digest maps an algorithm to lower-case hex: `sha256`, and `gitTree` for a tree.
 	Digest map[string]string `json:"digest"`
 }
 
@@ -47,7 +48,14 @@ type Subject struct {
 const (
 	SubjectEvents = "events.jsonl"
 	SubjectPatch  = "changes.patch"
+	SubjectTree   = "tree"
 )
+
+// prefixOutput is before the names of outputs.
+const prefixOutput = "output/"
+
+// digestTree is the algorithm of a git tree's id (https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md).
+const digestTree = "gitTree"
 
 // Encode gives the one spelling of a statement: keys sorted, no white space, no escapes for HTML.
 func (s Statement) Encode() ([]byte, error) {

@@ -39,7 +39,7 @@ func (a *TimestampAuthority) stamp(ctx context.Context, sig []byte) (*TimestampV
 	if err != nil {
 		return nil, fmt.Errorf("timestamp: %w", err)
 	}
-	answer, err := post(ctx, a.HTTP, a.URL, "application/timestamp-query", body)
+	answer, err := post(ctx, a.HTTP, a.URL, http.Header{"Content-Type": {"application/timestamp-query"}}, body)
 	if err != nil {
 		return nil, fmt.Errorf("timestamp: %w", err)
 	}
@@ -60,8 +60,9 @@ const (
 	requestTime = 20 * time.Second
 )
 
-// post sends a request to a signing service, again if it fails for a moment. It follows no redirect.
-func post(ctx context.Context, base *http.Client, to, contentType string, body []byte) ([]byte, error) {
+// post sends a request to a service, again if it fails for a moment. It follows no redirect. An answer with another status than 200 or
+// 201 is a [statusError].
+func post(ctx context.Context, base *http.Client, to string, header http.Header, body []byte) ([]byte, error) {
 	c := retryablehttp.NewClient()
 	c.Logger = nil // it would print the request
 	c.RetryMax, c.RetryWaitMin, c.RetryWaitMax = tries-1, 200*time.Millisecond, 3*time.Second
@@ -75,7 +76,7 @@ func post(ctx context.Context, base *http.Client, to, contentType string, body [
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", contentType)
+	req.Header = header
 	resp, err := c.Do(req)
 	if err != nil {
 		return nil, err
@@ -86,11 +87,21 @@ func post(ctx context.Context, base *http.Client, to, contentType string, body [
 	case err != nil:
 		return nil, err
 	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated:
-		return nil, fmt.Errorf("%s answered with status %d", hostOf(to), resp.StatusCode)
+		return nil, &statusError{hostOf(to), resp.StatusCode}
 	case len(answer) > maxAnswer:
 		return nil, fmt.Errorf("%s answered with more than %d bytes", hostOf(to), maxAnswer)
 	}
 	return answer, nil
+}
+
+// statusError is an answer that says no.
+type statusError struct {
+	host string
+	code int
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("%s answered with status %d", e.host, e.code)
 }
 
 func hostOf(address string) string {

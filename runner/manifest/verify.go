@@ -97,6 +97,8 @@ type Acceptance struct {
 	Files fs.FS
 	// Artifacts are files that have to be subjects, by whatever name: hex SHA-256.
 	Artifacts []Artifact
+	// Trees are ids of git trees that have to be subjects.
+	Trees []string
 }
 
 // Artifact is a file that somebody has and wants to know the origin of.

@@ -26,7 +26,10 @@ func (v *verification) bound() {
 		}
 	}
 	for _, a := range v.accept.Artifacts {
-		note(a.Name, v.isSubject(a))
+		note(a.Name, v.isSubject("sha256", a.SHA256))
+	}
+	for _, id := range v.accept.Trees {
+		note("tree "+id, v.isSubject(digestTree, id))
 	}
 	if v.accept.Files != nil {
 		note("events.jsonl", v.events())
@@ -49,9 +52,9 @@ func (v *verification) bound() {
 	}
 }
 
-func (v *verification) isSubject(a Artifact) error {
+func (v *verification) isSubject(algorithm, digest string) error {
 	for _, s := range v.report.Statement.Subject {
-		if s.Digest["sha256"] == a.SHA256 {
+		if s.Digest[algorithm] == digest {
 			return nil
 		}
 	}

@@ -21,9 +21,9 @@ import (
 	"github.com/org/agent-sandbox/runner/secret"
 )
 
-func keyless(a *authorities) *KeylessSigner {
+func keyless(a authorities) *KeylessSigner {
 	return &KeylessSigner{
-		Instance: Instance{a.server.URL, a.authority()},
+		Instance: Instance{a.URL, a.authority()},
 		Token: func(_ context.Context, audience string) (secret.Value, error) {
 			if audience != Audience {
 				return secret.Value{}, fmt.Errorf("audience %q", audience)
@@ -43,7 +43,7 @@ func recorded(t testing.TB, run string) (statement []byte, files fstest.MapFS) {
 	for i, e := range []event.Event{
 		event.RunStarted{Argv: []string{"true"}, Project: "/p", Policy: event.PolicyRef{Digest: "sha256:dd"}, Invocation: event.Invocation{Trigger: event.TriggerLocal}},
 		event.OutputKept{Stream: "stdout", SHA256: digest(files["stdout.log"].Data), Bytes: 3},
-		event.ChangesExtracted{Added: 1, Digest: digest(files["changes.json"].Data), Patch: digest(files["changes.patch"].Data)},
+		event.ChangesExtracted{Added: 1, Digest: digest(files["changes.json"].Data), Patch: digest(files["changes.patch"].Data), Tree: testTree},
 		event.RunFinished{Outcome: event.Success, Duration: time.Second},
 	} {
 		env := event.Envelope{Seq: uint64(i + 1), Time: testTime().Add(time.Duration(i) * time.Second), Kind: e.Kind(), Run: run, Data: e}
@@ -64,6 +64,9 @@ func recorded(t testing.TB, run string) (statement []byte, files fstest.MapFS) {
 	}
 	return statement, files
 }
+
+// testTree is the id of an empty tree.
+const testTree = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 // memory is a log's file.
 type memory struct{ b []byte }
@@ -113,13 +116,11 @@ func TestVerify(t *testing.T) {
 	timed, timedKey := newKeySigner(t, "ecdsa-p256", a.authority())
 	_, wrongKey := newKeySigner(t, "ed25519", nil)
 	byKey, byCert := signed(t, signer, statement), signed(t, keyless(a), statement)
-	late := newAuthorities(t)
-	late.ca, late.tsa, late.leaf = a.ca, a.tsa, a.leaf
-	late.now = a.now.Add(time.Hour)
-	expired := signed(t, &KeylessSigner{Instance: Instance{a.server.URL, late.authority()}, Token: keyless(a).Token}, statement)
-	id := a.id
+	late := authorities{a.At(func() time.Time { return testTime().Add(time.Hour) })}
+	expired := signed(t, &KeylessSigner{Instance: Instance{a.URL, late.authority()}, Token: keyless(a).Token}, statement)
+	id := a.ID
 	cert := func(edit func(*Acceptance)) Acceptance {
-		accept := Acceptance{Identity: id.subject, Issuer: id.issuer, Repository: id.repository, Trusted: a.trusted(), Files: files, Policies: []string{"sha256:dd"}}
+		accept := Acceptance{Identity: id.Subject, Issuer: id.Issuer, Repository: id.RepositoryID, Trusted: a.trusted(t), Files: files, Policies: []string{"sha256:dd"}}
 		edit(&accept)
 		return accept
 	}
@@ -151,8 +152,8 @@ func TestVerify(t *testing.T) {
 		want   string // syntax, signature, identity, time, binding, policy
 	}{
 		"key":                     {byKey, Acceptance{Key: key, Files: files, Policies: []string{"sha256:dd"}}, "+++.++"},
-		"key with a time":         {signed(t, timed, statement), Acceptance{Key: timedKey, Trusted: a.trusted()}, "++++.."},
-		"key, foreign time":       {signed(t, timed, statement), Acceptance{Key: timedKey, Trusted: foreign.trusted()}, "+++!.."},
+		"key with a time":         {signed(t, timed, statement), Acceptance{Key: timedKey, Trusted: a.trusted(t)}, "++++.."},
+		"key, foreign time":       {signed(t, timed, statement), Acceptance{Key: timedKey, Trusted: foreign.trusted(t)}, "+++!.."},
 		"wrong key":               {byKey, Acceptance{Key: wrongKey, Files: files}, "+!..+."},
 		"no key":                  {byKey, Acceptance{Files: files}, "+!..+."},
 		"unsigned":                {signed(t, Unsigned{}, statement), Acceptance{Key: key, Files: files}, "+!..+."},
@@ -162,6 +163,9 @@ func TestVerify(t *testing.T) {
 		"reordered events":        {byKey, Acceptance{Key: key, Files: reordered}, "+++.!."},
 		"artifact":                {byKey, Acceptance{Key: key, Artifacts: []Artifact{{"p", digest(files["changes.patch"].Data)}}}, "+++.+."},
 		"foreign artifact":        {byKey, Acceptance{Key: key, Artifacts: []Artifact{{"p", digest([]byte("x"))}}}, "+++.!."},
+		"tree":                    {byKey, Acceptance{Key: key, Trees: []string{testTree}}, "+++.+."},
+		"another tree":            {byKey, Acceptance{Key: key, Trees: []string{digest([]byte("x"))[:40]}}, "+++.!."},
+		"a file for a tree":       {byKey, Acceptance{Key: key, Trees: []string{digest(files["changes.patch"].Data)}}, "+++.!."},
 		"another policy":          {byKey, Acceptance{Key: key, Policies: []string{"sha256:ee"}}, "+++..!"},
 		"certificate":             {byCert, cert(nothing), "++++++"},
 		"expired certificate":     {expired, cert(nothing), "+++!++"},
@@ -304,10 +308,10 @@ func FuzzVerify(f *testing.F) {
 	f.Add(signed(f, signer, statement))
 	f.Add(signed(f, Unsigned{}, statement))
 	f.Add(signed(f, keyless(a), statement))
-	a.server.Close() // what goes on in it would look like new paths of ours
+	a.Close() // what goes on in it would look like new paths of ours
 	accept := []Acceptance{
-		{Key: private.Public(), Trusted: a.trusted()},
-		{Identity: a.id.subject, Issuer: a.id.issuer, Trusted: a.trusted()},
+		{Key: private.Public(), Trusted: a.trusted(f)},
+		{Identity: a.ID.Subject, Issuer: a.ID.Issuer, Trusted: a.trusted(f)},
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
 		for _, accept := range accept {

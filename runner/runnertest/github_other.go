@@ -1,6 +1,8 @@
 package runnertest
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -87,39 +89,82 @@ func (c *call) comment() {
 func (c *call) attest() {
 	r := c.repository("attestations", "write")
 	var req struct {
-		Bundle struct {
-			MediaType    string `json:"mediaType"`
-			DSSEEnvelope struct {
-				Payload     []byte `json:"payload"`
-				PayloadType string `json:"payloadType"`
-			} `json:"dsseEnvelope"`
-		} `json:"bundle"`
+		Bundle json.RawMessage `json:"bundle"`
 	}
-	if r == nil {
+	if r == nil || !c.read(&req) {
 		return
 	}
+	digests, problem := subjectsOf(req.Bundle)
+	if problem != "" {
+		c.fail(http.StatusUnprocessableEntity, "Invalid bundle: "+problem)
+		return
+	}
+	id := c.g.id()
+	for _, digest := range digests {
+		r.attestations = append(r.attestations, map[string]any{"id": id, "digest": digest, "bundle": req.Bundle, "repository_id": r.ID})
+	}
+	c.answer(http.StatusCreated, map[string]any{"id": id})
+}
+
+// sigstoreBundle is what a bundle of version 0.3 has, when a certificate signed it
+// (https://github.com/sigstore/protobuf-specs/blob/main/protos/sigstore_bundle.proto). Every key is known.
+type sigstoreBundle struct {
+	MediaType            string `json:"mediaType"`
+	VerificationMaterial struct {
+		Certificate struct {
+			RawBytes []byte `json:"rawBytes"`
+		} `json:"certificate"`
+		TlogEntries               []json.RawMessage `json:"tlogEntries"`
+		TimestampVerificationData struct {
+			RFC3161Timestamps []struct {
+				SignedTimestamp []byte `json:"signedTimestamp"`
+			} `json:"rfc3161Timestamps"`
+		} `json:"timestampVerificationData"`
+	} `json:"verificationMaterial"`
+	DSSEEnvelope struct {
+		Payload     []byte `json:"payload"`
+		PayloadType string `json:"payloadType"`
+		Signatures  []struct {
+			Sig   []byte `json:"sig"`
+			KeyID string `json:"keyid"`
+		} `json:"signatures"`
+	} `json:"dsseEnvelope"`
+}
+
+// subjectsOf are the digests that a bundle is about, and what is wrong with its shape.
+func subjectsOf(bundle []byte) (digests []string, problem string) {
+	var b sigstoreBundle
+	d := json.NewDecoder(bytes.NewReader(bundle))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&b); err != nil {
+		return nil, err.Error()
+	}
 	var statement struct {
+		Type    string `json:"_type"`
 		Subject []struct {
 			Digest map[string]string `json:"digest"`
 		} `json:"subject"`
 	}
-	err := json.Unmarshal(c.body, &req)
-	if err == nil {
-		err = json.Unmarshal(req.Bundle.DSSEEnvelope.Payload, &statement)
+	m := b.VerificationMaterial
+	_, certErr := x509.ParseCertificate(m.Certificate.RawBytes)
+	switch {
+	case b.MediaType != "application/vnd.dev.sigstore.bundle.v0.3+json":
+		return nil, "media type " + b.MediaType
+	case certErr != nil:
+		return nil, "certificate: " + certErr.Error()
+	case len(m.TlogEntries)+len(m.TimestampVerificationData.RFC3161Timestamps) == 0:
+		return nil, "neither a log's entry nor a timestamp"
+	case b.DSSEEnvelope.PayloadType != "application/vnd.in-toto+json" || len(b.DSSEEnvelope.Signatures) != 1 || len(b.DSSEEnvelope.Signatures[0].Sig) == 0:
+		return nil, "not one signature over an in-toto statement"
+	case json.Unmarshal(b.DSSEEnvelope.Payload, &statement) != nil || statement.Type != "https://in-toto.io/Statement/v1" || len(statement.Subject) == 0:
+		return nil, "no statement with subjects"
 	}
-	if err != nil || len(statement.Subject) == 0 || !strings.HasPrefix(req.Bundle.MediaType, "application/vnd.dev.sigstore.bundle") {
-		c.fail(http.StatusUnprocessableEntity, "Invalid bundle")
-		return
-	}
-	var raw struct {
-		Bundle json.RawMessage `json:"bundle"`
-	}
-	_ = json.Unmarshal(c.body, &raw) // it was valid a moment ago
-	id := c.g.id()
 	for _, s := range statement.Subject {
-		r.attestations = append(r.attestations, map[string]any{"id": id, "digest": "sha256:" + s.Digest["sha256"], "bundle": raw.Bundle, "repository_id": r.ID})
+		for algorithm, sum := range s.Digest {
+			digests = append(digests, algorithm+":"+sum)
+		}
 	}
-	c.answer(http.StatusCreated, map[string]any{"id": id})
+	return digests, ""
 }
 
 func (c *call) attestations() {

@@ -118,8 +118,10 @@ func (b *branchMaker) open(ctx context.Context) error {
 	if b.user, err = openRepo(ctx, git, b.cfg.Target); err != nil {
 		return err
 	}
-	if err := b.user.checkBranch(ctx, b.cfg.Branch); err != nil {
-		return err
+	if b.cfg.Branch != "" { // one is always named but for a tree alone
+		if err := b.user.checkBranch(ctx, b.cfg.Branch); err != nil {
+			return err
+		}
 	}
 	if b.temp, err = newTempRepo(git, b.scratch, b.user); err != nil {
 		return err
@@ -135,31 +137,7 @@ func (b *branchMaker) open(ctx context.Context) error {
 }
 
 func (b *branchMaker) make(ctx context.Context, changes []*Change) error {
-	index := b.temp.git.with("GIT_INDEX_FILE=" + b.scratch + string(os.PathSeparator) + "index")
-	if b.cfg.Base != "" {
-		if _, err := index.run(ctx, nil, "read-tree", b.cfg.Base); err != nil {
-			return fmt.Errorf("the commit that the run started from can't be read: %w", err)
-		}
-	}
-	before, err := index.line(ctx, "write-tree")
-	if err != nil {
-		return err
-	}
-	changes, err = b.leaveOut(ctx, index, changes)
-	if err != nil {
-		return err
-	}
-	entries, err := b.store(ctx, changes)
-	if err != nil {
-		return err
-	}
-	if err := b.findMixed(ctx, index, changes); err != nil {
-		return err
-	}
-	if _, err := index.run(ctx, strings.NewReader(entries), "update-index", "-z", "--index-info"); err != nil {
-		return err
-	}
-	tree, err := index.line(ctx, "write-tree")
+	before, tree, changes, err := b.tree(ctx, changes)
 	if err != nil {
 		return err
 	}
@@ -177,6 +155,34 @@ func (b *branchMaker) make(ctx context.Context, changes []*Change) error {
 	}
 	slices.SortFunc(b.res.Skipped, byPath)
 	return nil
+}
+
+// tree gives the ids of the base's tree and of the one with the changes, and those that are in it.
+func (b *branchMaker) tree(ctx context.Context, changes []*Change) (before, after string, taken []*Change, err error) {
+	index := b.temp.git.with("GIT_INDEX_FILE=" + b.scratch + string(os.PathSeparator) + "index")
+	if b.cfg.Base != "" {
+		if _, err := index.run(ctx, nil, "read-tree", b.cfg.Base); err != nil {
+			return "", "", nil, fmt.Errorf("the commit that the run started from can't be read: %w", err)
+		}
+	}
+	if before, err = index.line(ctx, "write-tree"); err != nil {
+		return "", "", nil, err
+	}
+	if taken, err = b.leaveOut(ctx, index, changes); err != nil {
+		return "", "", nil, err
+	}
+	entries, err := b.store(ctx, taken)
+	if err != nil {
+		return "", "", nil, err
+	}
+	if err := b.findMixed(ctx, index, taken); err != nil {
+		return "", "", nil, err
+	}
+	if _, err := index.run(ctx, strings.NewReader(entries), "update-index", "-z", "--index-info"); err != nil {
+		return "", "", nil, err
+	}
+	after, err = index.line(ctx, "write-tree")
+	return before, after, taken, err
 }
 
 func (b *branchMaker) commit(ctx context.Context, tree string) (string, error) {

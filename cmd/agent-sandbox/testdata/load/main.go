@@ -32,6 +32,10 @@ func main() {
 			err = each(len(held), 50, func(i int) error { return held[i].Close() })
 		case "short":
 			err = each(number(rest), 1, func(int) error { return short() })
+		case "crowd":
+			err = each(number(rest), 50, func(int) error { return short() })
+		case "files":
+			err = each(number(rest), 4, file)
 		case "mixed":
 			var d time.Duration
 			if d, err = time.ParseDuration(rest); err == nil {
@@ -103,6 +107,15 @@ func use(c net.Conn) error {
 		err = fmt.Errorf("got %q back", line)
 	}
 	return err
+}
+
+// file makes one of many small files, a hundred in each directory.
+func file(i int) error {
+	dir := fmt.Sprintf("made/d%d", i/100)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(fmt.Sprintf("%s/f%d", dir, i), fmt.Appendf(nil, "file %d\n", i), 0o644)
 }
 
 func short() error {
