@@ -56,7 +56,7 @@ func arrows() map[string][]string {
 		"runner/manifest": {
 			"runner/event", "runner/secret",
 			"github.com/digitorus/timestamp", "github.com/hashicorp/go-retryablehttp", "github.com/secure-systems-lab/go-securesystemslib",
-			"github.com/sigstore/timestamp-authority/v2/pkg/verification", "github.com/youmark/pkcs8",
+			"github.com/sigstore/timestamp-authority/v2/pkg/verification", "github.com/youmark/pkcs8", "golang.org/x/crypto",
 		},
 		"runner/event": nil,
 		"runner/broker": {

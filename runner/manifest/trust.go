@@ -2,18 +2,22 @@ package manifest
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/digitorus/timestamp"
 	tsa "github.com/sigstore/timestamp-authority/v2/pkg/verification"
 )
 
-// TrustedRoot has the authorities that a verifier trusts: a sigstore trusted root, such as `gh attestation trusted-root` and
-// `cosign trusted-root create` write it. Of the transparency logs in it nothing is used.
+// TrustedRoot has the authorities that a verifier trusts: sigstore trusted roots, such as `gh attestation trusted-root` and
+// `cosign trusted-root create` write them. Where one names logs of certificates, a certificate of its authorities has to be in one of
+// them, by the log's word. Of the logs of signatures (Rekor) nothing is used.
 type TrustedRoot struct {
 	certificates []trusted
 	timestamps   []trusted
@@ -24,6 +28,7 @@ type trusted struct {
 	chain []*x509.Certificate
 	from  time.Time
 	until time.Time // zero: until now
+	logs  []ctLog   // empty: its certificates need not be in one
 }
 
 // maxTrusted bounds a trusted root's file in bytes.
@@ -32,36 +37,79 @@ const maxTrusted = 4 << 20
 type trustedFile struct {
 	CertificateAuthorities []trustedAuthority `json:"certificateAuthorities"`
 	TimestampAuthorities   []trustedAuthority `json:"timestampAuthorities"`
+	CTLogs                 []struct {
+		PublicKey struct {
+			RawBytes []byte   `json:"rawBytes"`
+			ValidFor validity `json:"validFor"`
+		} `json:"publicKey"`
+	} `json:"ctlogs"`
+}
+
+type validity struct {
+	Start time.Time `json:"start"`
+	End   time.Time `json:"end"`
 }
 
 type trustedAuthority struct {
 	CertChain struct {
 		Certificates []RawCertificate `json:"certificates"`
 	} `json:"certChain"`
-	ValidFor struct {
-		Start time.Time `json:"start"`
-		End   time.Time `json:"end"`
-	} `json:"validFor"`
+	ValidFor validity `json:"validFor"`
 }
 
-// ParseTrustedRoot reads a sigstore trusted root in JSON
+// ParseTrustedRoot reads sigstore trusted roots in JSON, one after the other: gh writes that of sigstore and that of GitHub into one file
 // (https://github.com/sigstore/protobuf-specs/blob/main/protos/sigstore_trustroot.proto).
 func ParseTrustedRoot(file []byte) (*TrustedRoot, error) {
-	var f trustedFile
 	if len(file) > maxTrusted {
 		return nil, fmt.Errorf("trusted root: it has more than %d bytes", maxTrusted)
 	}
-	if err := json.Unmarshal(file, &f); err != nil {
-		return nil, fmt.Errorf("trusted root: %w", err)
+	var t TrustedRoot
+	d := json.NewDecoder(bytes.NewReader(file))
+	for {
+		var f trustedFile
+		err := d.Decode(&f)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("trusted root: %w", err)
+		}
+		if err := t.add(f); err != nil {
+			return nil, fmt.Errorf("trusted root: %w", err)
+		}
 	}
-	if len(f.CertificateAuthorities)+len(f.TimestampAuthorities) == 0 {
+	if len(t.certificates)+len(t.timestamps) == 0 {
 		return nil, errors.New("trusted root: it names no authority")
 	}
-	var t TrustedRoot
-	var errs [2]error
-	t.certificates, errs[0] = parseAuthorities(f.CertificateAuthorities)
-	t.timestamps, errs[1] = parseAuthorities(f.TimestampAuthorities)
-	return &t, errors.Join(errs[:]...)
+	return &t, nil
+}
+
+func (t *TrustedRoot) add(f trustedFile) error {
+	certificates, err := parseAuthorities(f.CertificateAuthorities)
+	if err != nil {
+		return err
+	}
+	timestamps, err := parseAuthorities(f.TimestampAuthorities)
+	if err != nil {
+		return err
+	}
+	var logs []ctLog
+	for _, l := range f.CTLogs {
+		key, err := x509.ParsePKIXPublicKey(l.PublicKey.RawBytes)
+		if err != nil {
+			return fmt.Errorf("a log: %w", err)
+		}
+		ec, ok := key.(*ecdsa.PublicKey)
+		if !ok {
+			return errors.New("a log's key is not ECDSA")
+		}
+		logs = append(logs, ctLog{sha256.Sum256(l.PublicKey.RawBytes), ec, l.PublicKey.ValidFor.Start, l.PublicKey.ValidFor.End})
+	}
+	for i := range certificates {
+		certificates[i].logs = logs
+	}
+	t.certificates, t.timestamps = append(t.certificates, certificates...), append(t.timestamps, timestamps...)
+	return nil
 }
 
 func parseAuthorities(list []trustedAuthority) ([]trusted, error) {
@@ -71,12 +119,12 @@ func parseAuthorities(list []trustedAuthority) ([]trusted, error) {
 		for _, raw := range a.CertChain.Certificates {
 			c, err := x509.ParseCertificate(raw.RawBytes)
 			if err != nil {
-				return nil, fmt.Errorf("trusted root: %w", err)
+				return nil, err
 			}
 			t.chain = append(t.chain, c)
 		}
 		if len(t.chain) == 0 {
-			return nil, errors.New("trusted root: an authority has no certificate")
+			return nil, errors.New("an authority has no certificate")
 		}
 		out = append(out, t)
 	}
@@ -103,7 +151,8 @@ func (t *TrustedRoot) issued(leaf *x509.Certificate, at time.Time) bool {
 		if !a.validAt(at) {
 			continue
 		}
-		if _, err := leaf.Verify(opts); err == nil {
+		chains, err := leaf.Verify(opts)
+		if err == nil && (len(a.logs) == 0 || logged(leaf, chains[0][1], a.logs)) {
 			return true
 		}
 	}

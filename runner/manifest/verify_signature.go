@@ -154,7 +154,7 @@ func (v *verification) issued() error {
 		at = v.times[0]
 	}
 	if !v.accept.Trusted.issued(v.leaf, at) {
-		return errors.New("the certificate is of no authority that is trusted")
+		return errors.New("the certificate is of no authority that is trusted, or it is in none of the logs that belong to one")
 	}
 	return nil
 }
