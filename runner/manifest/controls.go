@@ -26,6 +26,8 @@ func Controls() []Support {
 		{"egress", "every host that was reached, and what was refused", []string{"CC6.6", "CC6.7", "CC7.2"}, []string{"A.8.12", "A.8.20", "A.8.22", "A.8.23"}, []string{"AC-4", "SC-7", "SI-4"}},
 		{"egress.leaks", "credentials that were on their way to where they do not belong", []string{"CC6.7", "CC7.3"}, []string{"A.8.12"}, []string{"AC-4", "SI-4"}},
 		{"workspace", "what was changed, by digest, before anybody accepted it", []string{"CC8.1"}, []string{"A.8.32"}, []string{"CM-3", "CM-5"}},
+		{"workspace.tree", "the git tree that a commit of these changes has, so that what was merged leads to its run", []string{"CC8.1"}, []string{"A.8.4", "A.8.32"}, []string{"CM-3", "SA-10"}},
+		{"workspace.outputs", "files that the policy names, as the agent left them, by digest", []string{"CC8.1"}, []string{"A.8.32"}, []string{"CM-3", "SI-7"}},
 		{"workspace.protected", "changes to what would run on a developer's machine or in CI", []string{"CC6.8", "CC8.1"}, []string{"A.8.32"}, []string{"CM-5", "SI-7"}},
 		{"resources", "the limits of the agent, and what it used", []string{"A1.1"}, []string{"A.8.6"}, []string{"SC-5", "SC-6"}},
 		{"logs", "the agent's output, by digest", []string{"CC7.2"}, []string{"A.8.15"}, []string{"AU-3", "AU-9"}},
