@@ -188,6 +188,12 @@ func touched(p Predicate) Section {
 	}
 	if w := p.Workspace; w != nil {
 		s.row("changes", "%d added, %d modified, %d deleted, %d renamed, %d mode", w.Added, w.Modified, w.Deleted, w.Renamed, w.ModeOnly)
+		if w.Tree != "" {
+			s.row("git tree", "%s", w.Tree)
+		}
+		for _, o := range w.Outputs {
+			s.row("output", "%s: %s, %s", o.Name, o.Path, cmp.Or(o.SHA256, "not there"))
+		}
 		for _, c := range w.Protected {
 			s.row("protected", "%s (%s: %s)", c.Path, c.Tier, c.Reason)
 		}
