@@ -94,6 +94,11 @@ RUN set -eu; \
     apt-get clean; \
     rm -rf /var/lib/apt/lists/* /var/log/*; \
     printf '#!/bin/sh\nexec agent-sandbox action --post\n' >/usr/local/bin/agent-sandbox-post; \
-    chmod 755 /usr/local/bin/agent-sandbox-post
+    chmod 755 /usr/local/bin/agent-sandbox-post; \
+    install -d -m 1777 /var/lib/agent-sandbox
+# What the agent changes is kept here, on a volume: the kernel puts no overlay over the container's own layer, and the engine shows a
+# volume to the agent's container. It goes with this container.
+ENV TMPDIR=/var/lib/agent-sandbox
+VOLUME /var/lib/agent-sandbox
 COPY --from=build /src/bin/agent-sandbox /usr/local/bin/agent-sandbox
 ENTRYPOINT ["agent-sandbox", "action"]

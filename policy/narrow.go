@@ -138,10 +138,15 @@ func (n *narrower) workspace() {
 	n.out.Workspace.Protect = Protect{Reject: both(p.Protect.Reject, c.Protect.Reject), Warn: both(p.Protect.Warn, c.Protect.Warn)}
 }
 
-// mode knows three steps: nothing is written, something is written to a copy, the host's files are written.
+// Within tells whether this mode lets an agent write no more than another does: nothing is written, something is written to a copy, the
+// host's files are written.
+func (m WorkspaceMode) Within(other WorkspaceMode) bool {
+	step := map[WorkspaceMode]int{ModeReadonly: 1, ModeOverlay: 2, ModeCopy: 2, ModeAuto: 2, ModeBind: 3}
+	return step[m] > 0 && step[m] <= step[other]
+}
+
 func (n *narrower) mode(project, ceiling WorkspaceMode) WorkspaceMode {
-	step := map[WorkspaceMode]int{ModeReadonly: 0, ModeOverlay: 1, ModeCopy: 1, ModeAuto: 1, ModeBind: 2}
-	if step[project] <= step[ceiling] {
+	if project.Within(ceiling) {
 		return project
 	}
 	n.lowered("workspace.mode", string(project), string(ceiling))

@@ -30,7 +30,7 @@ func (r *run) workspaceConfig() workspace.Config {
 			return tier
 		}),
 		Engine: workspace.Engine{
-			Local: f.Local, HostPaths: f.Local, UserNS: f.UserNS,
+			Local: f.Local, Paths: r.paths, Apart: r.apart, UserNS: f.UserNS,
 			SharesPIDs: f.Local && workspace.SharesPIDs(engine.SocketPath(r.engine.Host())),
 		},
 	}

@@ -162,6 +162,9 @@ func (r *run) cannot() error {
 // prepareView sets the view of the workspace up.
 func (r *run) prepareView(ctx context.Context) (err error) {
 	defer r.rec.Phase(event.Workspace)()
+	if err := r.locate(ctx); err != nil {
+		return err
+	}
 	r.view, err = workspace.Prepare(ctx, r.workspaceConfig())
 	var no *workspace.UnsupportedError
 	if errors.As(err, &no) {

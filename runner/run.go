@@ -160,6 +160,9 @@ type run struct {
 	search  *workspace.Search
 	hidden  bool // the view's hidden files have been seen to
 
+	paths workspace.Paths // where an engine that is not on this host has our directories; nil: nowhere
+	apart string          // why
+
 	fallback string // why the network is not captured; empty: it is
 
 	// What goes into the plan, and so has to be there before it.

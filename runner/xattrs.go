@@ -28,7 +28,7 @@ type xattrHelper struct{ run *run }
 func (x xattrHelper) Xattrs(ctx context.Context, root string) (attrs map[string]ovl.Attrs, err error) {
 	err = x.run.help(ctx, engine.Helper{
 		Args: []string{link.ArgXattrs, "/upper"}, Capabilities: []string{"SYS_ADMIN", "DAC_READ_SEARCH"},
-		Dir: engine.Mount{Source: root, Target: "/upper", ReadOnly: true},
+		Dir: engine.Mount{Source: x.run.enginePath(root), Target: "/upper", ReadOnly: true},
 	}, func(out io.Reader) error {
 		attrs, err = ovl.Parse(out)
 		return err
@@ -47,7 +47,7 @@ func (r *run) discardView(ctx context.Context) error {
 	err := r.view.Discard()
 	if left, ok := errors.AsType[*workspace.LeftoverError](err); ok {
 		err = r.help(context.WithoutCancel(ctx), engine.Helper{
-			Args: []string{link.ArgEmpty, "/left"}, Dir: engine.Mount{Source: left.Dir, Target: "/left"},
+			Args: []string{link.ArgEmpty, "/left"}, Dir: engine.Mount{Source: r.enginePath(left.Dir), Target: "/left"},
 		}, func(io.Reader) error { return nil })
 		err = errors.Join(err, r.view.Discard())
 	}

@@ -170,8 +170,8 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 		}
 		cfg.Credentials.Keep = dirs[0]
 	}
-	cfg.Subdir, cfg.Stdin, cfg.Policy = dir, stdinOf(f, cfg.Stdin), orCopy(cfg.Policy)
-	err = s.allowed(cfg.Policy)
+	cfg.Subdir, cfg.Stdin = dir, stdinOf(f, cfg.Stdin)
+	cfg.Policy, err = s.judged(ctx, cfg.Policy)
 	if err == nil {
 		err = s.pull(ctx, cfg)
 	}
@@ -179,17 +179,6 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 		return cfg, errors.Join(err, cfg.Store.Close())
 	}
 	return cfg, nil
-}
-
-// orCopy takes a copy of the project where an overlay can't be had: in a container the project is not where the engine has it. That is
-// recorded as lowered; what the agent changes still does not reach the files.
-func orCopy(p *policy.Policy) *policy.Policy {
-	if p.Workspace.Mode != policy.ModeOverlay {
-		return p
-	}
-	auto := *p
-	auto.Workspace.Mode = policy.ModeAuto
-	return &auto
 }
 
 // stdinOf keeps a command from the step's own standard input, which is nobody's. An agent may get its task there.

@@ -92,6 +92,7 @@ func (s *step) annotate(sum event.Summary) {
 type appliedChanges struct {
 	text   string
 	branch string
+	pull   string // address of the pull request
 }
 
 // apply puts the changes where the input says. Nothing of the agent's git configuration is in force: see runner/workspace.
@@ -109,16 +110,20 @@ func (s *step) apply(ctx context.Context, cfg runner.Config, result runner.Resul
 		}
 		return appliedChanges{text: plural(len(res.Applied), "change") + " to the workspace"}, nil
 	}
-	branch := s.in.Branch
-	if branch == "" {
-		branch = "agent/" + result.Run
+	branch := cmp.Or(s.in.Branch, "agent/"+result.Run)
+	manifest, err := manifestDigest(result.Dir)
+	if err != nil {
+		return appliedChanges{text: "nothing"}, err
 	}
 	res, err := workspace.CommitToBranch(ctx, workspace.BranchConfig{
 		RunDir: result.Dir, Target: cfg.Project, Protected: protected, Branch: branch,
-		Committer: workspace.Identity{Name: "agent-sandbox", Email: "agent-sandbox@localhost"},
+		Committer: workspace.Identity{Name: "agent-sandbox", Email: "agent-sandbox@localhost"}, Manifest: manifest,
 	})
 	if err != nil {
 		return appliedChanges{text: "nothing"}, notApplied(res.Refused, nil, err)
+	}
+	if s.in.Apply.Pushes() {
+		return s.publish(ctx, cfg, result, branch, res.Commit)
 	}
 	return appliedChanges{text: "commit " + res.Commit + " on the branch " + branch, branch: branch}, nil
 }
@@ -213,6 +218,7 @@ func (s *step) tell(sum event.Summary, applied appliedChanges, dir string) error
 		{Name: "patch", Value: file(runs.PatchFile)},
 		{Name: "manifest", Value: file("manifest.json")},
 		{Name: "branch", Value: applied.branch},
+		{Name: "pull-request", Value: applied.pull},
 		{Name: "changed-files", Value: strconv.Itoa(changed)},
 		{Name: "refused-connections", Value: strconv.FormatUint(refused, 10)},
 	}

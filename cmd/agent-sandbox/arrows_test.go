@@ -36,7 +36,7 @@ func arrows() map[string][]string {
 		"runner/credential/rotate": {
 			"policy", "runner/credential", "runner/event", "runner/secret", "github.com/hashicorp/go-retryablehttp", "golang.org/x/crypto", "golang.org/x/sys",
 		},
-		"runner/actions":    {"runner/event", "runner/secret", "github.com/hashicorp/go-retryablehttp", "github.com/sethvargo/go-githubactions"},
+		"runner/actions":    {"runner/event", "runner/secret", "github.com/google/go-github/v60", "github.com/hashicorp/go-retryablehttp", "github.com/sethvargo/go-githubactions"},
 		"runner/image":      {"runner/engine", "github.com/google/go-containerregistry", "golang.org/x/sync"},
 		"runner/scaffold":   {"policy"},
 		"runner/issuer":     {"github.com/go-jose/go-jose/v4"},
@@ -45,7 +45,7 @@ func arrows() map[string][]string {
 		"runner/discover":   {"policy"},
 		"runner/egress":     {"policy", "runner/secret", "golang.org/x/net"},
 		"runner/runs":       {"runner/event", "golang.org/x/sys"},
-		"runner/workspace":  {"policy", "runner/workspace/ovl", "golang.org/x/sync", "golang.org/x/sys"},
+		"runner/workspace":  {"policy", "runner/secret", "runner/workspace/ovl", "golang.org/x/sync", "golang.org/x/sys"},
 		"runner/guest": {
 			"runner/link", "runner/workspace/ovl",
 			"github.com/creack/pty", "github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink",

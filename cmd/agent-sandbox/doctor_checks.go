@@ -283,7 +283,7 @@ func (x *examination) tryView(ctx context.Context) (detail, mend string, err err
 		Project: x.project, StateDir: r.Dir(), Mode: mode, UID: ids.UID, GID: ids.GID,
 		Hide: policy.NewPatternSet(x.policy.Workspace.Hide),
 		Engine: workspace.Engine{
-			Local: f.Local, HostPaths: f.Local, UserNS: f.UserNS,
+			Local: f.Local, UserNS: f.UserNS,
 			SharesPIDs: f.Local && workspace.SharesPIDs(engine.SocketPath(x.Host)),
 		},
 	})

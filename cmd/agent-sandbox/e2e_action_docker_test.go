@@ -29,7 +29,12 @@ func script(name string, args ...string) (string, error) {
 
 var (
 	actProgram  = sync.OnceValues(func() (string, error) { return script("act") })
-	actionImage = sync.OnceValues(func() (string, error) { return script("action-image") })
+	actionImage = sync.OnceValues(func() (string, error) {
+		if name := os.Getenv("AGENT_SANDBOX_TEST_ACTION"); name != "" {
+			return name, nil
+		}
+		return script("action-image")
+	})
 )
 
 // workflow is a project with a workflow that uses the action.

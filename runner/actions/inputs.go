@@ -17,7 +17,12 @@ const (
 	ApplyNone      Apply = "none"
 	ApplyWorkspace Apply = "workspace" // the job's files
 	ApplyCommit    Apply = "commit"    // a commit on a new branch of the job's repository
+	ApplyPush      Apply = "push"      // and that branch at the server
+	ApplyPull      Apply = "pull-request"
 )
+
+// Pushes tells whether the changes leave the job.
+func (a Apply) Pushes() bool { return a == ApplyPush || a == ApplyPull }
 
 // FailOn is a reason to fail the step.
 type FailOn string
@@ -39,8 +44,9 @@ type Inputs struct {
 	Policy     string        // file of the workspace; empty: the project's own
 	Ceiling    string        // file of the workspace that the policy may only narrow
 	Image      string        // instead of the policy's
+	Mode       string        // of the workspace, instead of the policy's; empty: that
 	Apply      Apply         //
-	Branch     string        // for commit; empty: one of the run's own name
+	Branch     string        // for commit, push and pull-request; empty: one of the run's own name
 	Timeout    time.Duration //
 	FailOn     []FailOn      //
 	Directory  string        // below the workspace; the task starts there
@@ -65,7 +71,8 @@ func InputTable() []Input {
 		{"policy", "", file(func(in *Inputs) *string { return &in.Policy })},
 		{"ceiling", "", file(func(in *Inputs) *string { return &in.Ceiling })},
 		{"image", "", word(func(in *Inputs) *string { return &in.Image })},
-		{"apply", "none", oneOf(func(in *Inputs) *string { return (*string)(&in.Apply) }, "none", "workspace", "commit")},
+		{"workspace-mode", "", oneOf(func(in *Inputs) *string { return &in.Mode }, "overlay", "bind", "copy", "readonly", "auto")},
+		{"apply", "none", oneOf(func(in *Inputs) *string { return (*string)(&in.Apply) }, "none", "workspace", "commit", "push", "pull-request")},
 		{"branch", "", word(func(in *Inputs) *string { return &in.Branch })},
 		{"timeout", "", limit},
 		{"fail-on", "error", failOn},
@@ -143,7 +150,8 @@ func (in *Inputs) contradictions() []string {
 		{in.Command != "" && in.Agent != "", "command and agent: a command is run by itself, give one of them"},
 		{in.Command != "" && (in.Task != "" || in.PromptFile != ""), "command and a task: a command has none, give one of them"},
 		{in.Command == "" && in.Task == "" && in.PromptFile == "", "task, prompt-file, command: one of them is needed"},
-		{in.Branch != "" && in.Apply != ApplyCommit, "branch: it is for apply: commit"},
+		{in.Branch != "" && in.Apply != ApplyCommit && !in.Apply.Pushes(), "branch: it is for apply: commit, push and pull-request"},
+		{in.Mode == "readonly" && in.Apply != ApplyNone, "workspace-mode: readonly and apply: nothing can be changed, so there is nothing to apply"},
 		{in.DryRun && in.Apply != ApplyNone, "dry-run and apply: nothing is run, so there is nothing to apply"},
 		{slices.Contains(in.FailOn, FailOnNever) && len(in.FailOn) > 1, "fail-on: never goes with nothing else"},
 	} {

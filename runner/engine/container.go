@@ -207,7 +207,8 @@ func (m Mount) config(run string) mount.Mount {
 		}
 	default:
 		c.Type = mount.TypeBind
-		c.BindOptions = &mount.BindOptions{Propagation: mount.PropagationRPrivate, NonRecursive: m.NonRecursive}
+		// The propagation is left to the engine: rprivate, but for what is in its own directory, such as a volume, where it insists on rslave.
+		c.BindOptions = &mount.BindOptions{NonRecursive: m.NonRecursive}
 	}
 	return c
 }

@@ -22,7 +22,11 @@ func (v *View) prepareBind(ctx context.Context) error {
 	if err := v.bindPossible(); err != nil {
 		return err
 	}
-	v.Mounts = []Mount{{Type: MountBind, Source: v.cfg.Project, ReadOnly: v.Mode == policy.ModeReadonly, NonRecursive: true}}
+	project, err := v.bound("", v.Mode == policy.ModeReadonly)
+	if err != nil {
+		return err
+	}
+	v.Mounts = []Mount{project}
 	if err := v.mask(ctx); err != nil {
 		return err
 	}
@@ -30,7 +34,9 @@ func (v *View) prepareBind(ctx context.Context) error {
 		if err := v.guard(ctx); err != nil {
 			return err
 		}
-		v.pin()
+		if err := v.pin(); err != nil {
+			return err
+		}
 	}
 	v.lower("the agent sees the project itself: it can use sockets and FIFOs that programs of the host make there later")
 	if len(v.Mounts) > maxMounts {
@@ -42,8 +48,8 @@ func (v *View) prepareBind(ctx context.Context) error {
 
 func (v *View) bindPossible() error {
 	e := v.cfg.Engine
-	if !e.Local && !e.HostPaths {
-		return unsupported(v.Mode, "use mode copy", "the engine can't see the project")
+	if why := e.blind(); why != "" {
+		return unsupported(v.Mode, "use mode copy", "%s", why)
 	}
 	if e.UserNS && v.cfg.UID != 0 {
 		return unsupported(v.Mode, "use mode copy", "the engine runs in a user namespace (rootless or userns-remap), where the agent's uid is not the project's")
@@ -52,7 +58,7 @@ func (v *View) bindPossible() error {
 	if err != nil {
 		return fmt.Errorf("prepare %s: %w", v.Mode, err)
 	}
-	if owner := statOf(info).owner; v.Mode == policy.ModeBind && e.Local && owner.UID != v.cfg.UID && v.cfg.UID != 0 {
+	if owner := statOf(info).owner; v.Mode == policy.ModeBind && owner.UID != v.cfg.UID && v.cfg.UID != 0 {
 		v.lower("the project belongs to uid %d and the agent is uid %d: it can write only what everybody can", owner.UID, v.cfg.UID)
 	}
 	return nil
@@ -110,7 +116,11 @@ func (v *View) guard(ctx context.Context) error {
 		case m.typ&fs.ModeSymlink != 0:
 			v.lower("%q is a symlink, which can't be mounted read-only: the agent can replace it", m.path)
 		default:
-			v.Mounts = append(v.Mounts, v.bound(m.path, true))
+			protected, err := v.bound(m.path, true)
+			if err != nil {
+				return err
+			}
+			v.Mounts = append(v.Mounts, protected)
 		}
 	}
 	v.lower("the agent writes to the project itself: protected paths that exist are read-only, those that it creates are only reported")
@@ -119,7 +129,7 @@ func (v *View) guard(ctx context.Context) error {
 
 // pin gives each directory above a mount a mount of its own, for a mount point can't be renamed. Else the agent would
 // move .git away and write another, or a directory with a hidden file to a place where nothing hides it afterwards.
-func (v *View) pin() {
+func (v *View) pin() error {
 	mounted := make(map[string]bool)
 	for _, m := range v.Mounts {
 		mounted[m.Path] = true
@@ -127,11 +137,18 @@ func (v *View) pin() {
 	for _, m := range slices.Clone(v.Mounts[1:]) {
 		for dir := path.Dir(m.Path); dir != "." && !mounted[dir]; dir = path.Dir(dir) {
 			mounted[dir] = true
-			v.Mounts = append(v.Mounts, v.bound(dir, false))
+			above, err := v.bound(dir, false)
+			if err != nil {
+				return err
+			}
+			v.Mounts = append(v.Mounts, above)
 		}
 	}
+	return nil
 }
 
-func (v *View) bound(p string, readOnly bool) Mount {
-	return Mount{Type: MountBind, Source: filepath.Join(v.cfg.Project, filepath.FromSlash(p)), Path: p, ReadOnly: readOnly, NonRecursive: true}
+// bound is the mount of a path of the project.
+func (v *View) bound(p string, readOnly bool) (Mount, error) {
+	source, err := v.cfg.Engine.path(filepath.Join(v.cfg.Project, filepath.FromSlash(p)))
+	return Mount{Type: MountBind, Source: source, Path: p, ReadOnly: readOnly, NonRecursive: true}, err
 }

@@ -32,6 +32,9 @@ type BranchConfig struct {
 	// Message is the commit message without our trailer. Default: a line that names the run.
 	Message string
 
+	// Manifest is the digest of the run's manifest, such as sha256:..., for a trailer. Default: none.
+	Manifest string
+
 	// Author and Committer of the commit. Default author: agent-sandbox. Default committer: user.name and
 	// user.email of the user's git configuration, else agent-sandbox.
 	Author, Committer Identity
@@ -48,8 +51,11 @@ type Identity struct{ Name, Email string }
 
 const defaultEmail = "agent-sandbox@localhost"
 
-// RunTrailer is the key of the trailer that names the run in a commit message.
-const RunTrailer = "Agent-Sandbox-Run"
+// Keys of the trailers of a commit message that name the run, and the manifest of it.
+const (
+	RunTrailer      = "Agent-Sandbox-Run"
+	ManifestTrailer = "Agent-Sandbox-Manifest"
+)
 
 // BranchResult says what became of the changes. The lists are sorted by path.
 type BranchResult struct {
@@ -217,7 +223,11 @@ func (b *branchMaker) message() string {
 	if m == "" {
 		m = "Changes of agent-sandbox run " + b.cs.Run
 	}
-	return m + "\n\n" + RunTrailer + ": " + b.cs.Run + "\n"
+	m += "\n\n" + RunTrailer + ": " + b.cs.Run + "\n"
+	if b.cfg.Manifest != "" {
+		m += ManifestTrailer + ": " + b.cfg.Manifest + "\n"
+	}
+	return m
 }
 
 // checkRunID keeps a run's id from being more than one line of a message.

@@ -70,13 +70,40 @@ func (r *userRepo) validID(s string) bool { return len(s) == r.idLength() && isH
 // ErrBranchExists is in the error of CommitToBranch and FetchCommits. A branch is only ever made, never moved.
 var ErrBranchExists = errors.New("the branch exists already")
 
-// checkBranch makes sure that a branch of this name can be made.
-func (r *userRepo) checkBranch(ctx context.Context, name string) error {
+// checkName makes sure that a branch can have this name.
+func (r *userRepo) checkName(ctx context.Context, name string) error {
+	return r.git.checkName(ctx, name)
+}
+
+// CheckBranch makes sure that a branch can have this name, in any repository.
+func CheckBranch(ctx context.Context, name string) (err error) {
+	scratch, err := newScratch("")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
+	git, err := newGitCmd(scratch)
+	if err != nil {
+		return err
+	}
+	return git.checkName(ctx, name)
+}
+
+func (g *gitCmd) checkName(ctx context.Context, name string) error {
 	if name == "" || name == "HEAD" || strings.HasPrefix(name, "-") || strings.HasPrefix(name, "refs/") {
 		return fmt.Errorf("%q can't be the name of a branch", name)
 	}
-	if _, err := r.git.run(ctx, nil, "check-ref-format", "refs/heads/"+name); err != nil {
+	_, err := g.run(ctx, nil, "check-ref-format", "refs/heads/"+name)
+	if isExit(err, 1) {
 		return fmt.Errorf("%q can't be the name of a branch", name)
+	}
+	return err
+}
+
+// checkBranch makes sure that a branch of this name can be made.
+func (r *userRepo) checkBranch(ctx context.Context, name string) error {
+	if err := r.checkName(ctx, name); err != nil {
+		return err
 	}
 	_, err := r.git.run(ctx, nil, "show-ref", "--verify", "--quiet", "refs/heads/"+name)
 	if err == nil {

@@ -64,10 +64,41 @@ type Matcher interface {
 // engine of which nothing is known, and it gets a copy.
 type Engine struct {
 	Local      bool   // runs on this kernel and resolves paths as this process does
-	HostPaths  bool   // can bind the runner's directories, also when not Local (Docker Desktop shares them)
+	Paths      Paths  // where one that isn't Local has this process' directories; nil: nowhere
+	Apart      string // why there are no Paths; "" when nobody looked
 	UserNS     bool   // rootless, or with userns-remap: uids inside are others than outside
 	SharesPIDs bool   // /proc there is /proc here: SharesPIDs(socket) proves it
 	Refused    string // why an earlier attempt to start with an overlay failed; "" when there was none
+}
+
+// Paths translates paths of this process into those of an engine that sees the same files under other names: this process is in one of
+// its containers. ok is false for what the engine was not proven to have.
+type Paths interface {
+	Of(path string) (there string, ok bool)
+}
+
+// path is where the engine has a path of this process.
+func (e Engine) path(here string) (string, error) {
+	if e.Local {
+		return here, nil
+	}
+	if e.Paths != nil {
+		if there, ok := e.Paths.Of(here); ok {
+			return there, nil
+		}
+	}
+	return "", fmt.Errorf("the engine can't see %s", here)
+}
+
+// blind says why the engine can't see this process' directories; "" when it can.
+func (e Engine) blind() string {
+	switch {
+	case e.Local || e.Paths != nil:
+		return ""
+	case e.Apart != "":
+		return e.Apart
+	}
+	return "the engine does not run on this host and can't see the project"
 }
 
 // Limits bound one change set. What is over them ends the extraction with a *LimitError.

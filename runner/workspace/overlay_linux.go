@@ -49,8 +49,8 @@ func (v *View) prepareOverlay() error {
 func (v *View) overlayPossible() error {
 	e := v.cfg.Engine
 	switch {
-	case !e.Local:
-		return unsupported(policy.ModeOverlay, "use mode copy", "the engine does not run on this host and can't see the project")
+	case e.blind() != "":
+		return unsupported(policy.ModeOverlay, "use mode copy", "%s", e.blind())
 	case e.UserNS:
 		return unsupported(policy.ModeOverlay, "use mode copy", "the engine runs in a user namespace (rootless or userns-remap), where the agent's uid is not the project's")
 	case e.Refused != "":
@@ -86,7 +86,7 @@ func (v *View) overlayMount() (string, error) {
 		return v.idmappedOverlay()
 	}
 	if !v.cfg.Engine.SharesPIDs {
-		opts, err := overlayOptions(v.cfg.Project, v.upper(), v.work())
+		opts, err := v.overlayPaths()
 		if err != nil {
 			return "", unsupported(policy.ModeOverlay, "use another directory, or mode copy", "%v", err)
 		}
@@ -122,6 +122,18 @@ func kernelAtLeast(major, minor int) bool {
 	var a, b int
 	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
 	return err == nil && (a > major || a == major && b >= minor)
+}
+
+// overlayPaths names the three directories as the engine does.
+func (v *View) overlayPaths() (string, error) {
+	var dirs [3]string
+	for i, dir := range []string{v.cfg.Project, v.upper(), v.work()} {
+		var err error
+		if dirs[i], err = v.cfg.Engine.path(dir); err != nil {
+			return "", err
+		}
+	}
+	return overlayOptions(dirs[0], dirs[1], dirs[2])
 }
 
 // idmappedOverlay gives the project to the agent's uid although it belongs to another, without changing it.

@@ -77,8 +77,13 @@ func TestAutoFallsToCopyAndSaysWhy(t *testing.T) {
 	}
 }
 
+// elsewhere is an engine that has every path below another.
+type elsewhere struct{}
+
+func (elsewhere) Of(path string) (string, bool) { return "/there" + path, true }
+
 func TestReadonlyHasNoChanges(t *testing.T) {
-	v := prepare(t, Config{Project: t.TempDir(), Mode: policy.ModeReadonly, Engine: Engine{HostPaths: true}})
+	v := prepare(t, Config{Project: t.TempDir(), Mode: policy.ModeReadonly, Engine: Engine{Paths: elsewhere{}}})
 	if _, err := v.Hide(t.Context()); err != nil {
 		t.Fatal(err)
 	}
