@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +21,7 @@ import (
 type initFlags struct {
 	agent, image, workspace          string
 	ciOnly, yes, force, json, noLock bool
+	rotation                         bool
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -34,6 +36,8 @@ func (a *app) initCommand() *cobra.Command {
   ` + image.LockFile + `                           which image that is, by digest (builds it)
   ` + scaffold.WorkflowFile + `           runs it on GitHub, or locally with act
   ` + scaffold.TrustFile + ` what a workflow can get from the token broker
+  ` + scaffold.RotationFile + `         opens an issue when a credential is overdue: with --rotation,
+                                                 or if the policy has "rotate:"
 
 Each file is shown before it is written, and asked about; --yes writes all. What is there already stays, unless
 --force is given, so that init can be called again at any time.`,
@@ -46,7 +50,8 @@ Each file is shown before it is written, and asked about; --yes writes all. What
 	flags.StringVar(&f.agent, "agent", "", "agent that works on the project; see `agents`")
 	flags.StringVar(&f.image, "image", defaultImage, "image to work in, or to build on")
 	flags.StringVar(&f.workspace, "workspace", "", "project directory, instead of the one around the current directory")
-	flags.BoolVar(&f.ciOnly, "ci-only", false, "only the workflow and the trust policy")
+	flags.BoolVar(&f.ciOnly, "ci-only", false, "only the workflows and the trust policy")
+	flags.BoolVar(&f.rotation, "rotation", false, "also the workflow that opens an issue when a credential is overdue")
 	flags.BoolVar(&f.noLock, "no-lock", false, "write no lock file, which takes an engine")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "write without asking")
 	flags.BoolVar(&f.force, "force", false, "overwrite files that are there and differ")
@@ -82,7 +87,9 @@ func (a *app) initProject(ctx context.Context, f initFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	files, err := scaffold.Files(found, scaffold.Options{Image: f.image, Agent: f.agent, Action: actionReference, CIOnly: f.ciOnly})
+	files, err := scaffold.Files(found, scaffold.Options{
+		Image: f.image, Agent: f.agent, Action: actionReference, CIOnly: f.ciOnly, Rotation: f.rotation || a.rotates(project), Release: release(),
+	})
 	if err != nil {
 		return usage("--agent: %w\nhint: `agent-sandbox agents` lists them", err)
 	}
@@ -108,6 +115,20 @@ func (a *app) initProject(ctx context.Context, f initFlags) (err error) {
 		return a.answerJSON(out)
 	}
 	return a.initNext(out)
+}
+
+// rotates tells whether the project's policy has a credential that is to be replaced on schedule. One that is not right is no matter here.
+func (a *app) rotates(project string) bool {
+	p, err := a.policy("", project)
+	return err == nil && slices.ContainsFunc(p.Credentials, func(c policy.Credential) bool { return c.Rotate != 0 })
+}
+
+// release is the tag of this program's release; empty if it is none.
+func release() string {
+	if version == "dev" {
+		return ""
+	}
+	return "v" + version
 }
 
 // initFile shows a file and writes it.

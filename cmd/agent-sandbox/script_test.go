@@ -18,7 +18,7 @@ import (
 var update = flag.Bool("update", false, "rewrite what the scripts compare with")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"agent-sandbox": main})
+	testscript.Main(m, map[string]func(){"agent-sandbox": main, "gh": ghMain})
 }
 
 // TestScripts uses the program as people do, without an engine.

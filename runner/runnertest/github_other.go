@@ -2,8 +2,10 @@ package runnertest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/x509"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -21,6 +23,7 @@ func otherEndpoints() []endpoint {
 		}},
 		{"GET /repos/{owner}/{repo}/issues", byToken, "issues=read", (*call).listIssues},
 		{"POST /repos/{owner}/{repo}/issues", byToken, "issues=write", (*call).createIssue},
+		{"PATCH /repos/{owner}/{repo}/issues/{number}", byToken, "issues=write", (*call).changeIssue},
 		{"POST /repos/{owner}/{repo}/issues/{number}/comments", byToken, "issues=write", (*call).comment},
 		{"POST /repos/{owner}/{repo}/attestations", byToken, "attestations=write", (*call).attest},
 		{"GET /repos/{owner}/{repo}/attestations/{digest}", byToken, "attestations=read", (*call).attestations},
@@ -32,8 +35,12 @@ func (c *call) listIssues() {
 	if r == nil {
 		return
 	}
-	labels := c.r.URL.Query().Get("labels")
+	query := c.r.URL.Query()
+	labels, state, creator := query.Get("labels"), cmp.Or(query.Get("state"), "open"), query.Get("creator")
 	list := slices.DeleteFunc(slices.Clone(r.issues), func(i map[string]any) bool {
+		if state != "all" && i["state"] != state || creator != "" && i["user"].(map[string]any)["login"] != creator {
+			return true
+		}
 		return labels != "" && !slices.ContainsFunc(i["labels"].([]any), func(l any) bool { return l.(map[string]any)["name"] == labels })
 	})
 	c.answer(200, append([]map[string]any{}, list...))
@@ -61,9 +68,50 @@ func (c *call) createIssue() {
 	issue := map[string]any{
 		"number": number, "id": c.g.id(), "state": "open", "title": req.Title, "body": req.Body, "labels": labels,
 		"html_url": c.g.URL + "/" + r.FullName() + "/issues/" + itoa(number), "created_at": c.g.now().Format(time.RFC3339),
+		"user": map[string]any{"login": c.token.login()},
 	}
 	r.issues = append(r.issues, issue)
 	c.answer(http.StatusCreated, issue)
+}
+
+// login is who acts with the token.
+func (t *Token) login() string {
+	if t.Installation != 0 {
+		return "github-actions[bot]"
+	}
+	return "somebody"
+}
+
+// Issues are those of the repository, open or closed, as the API shows them.
+func (r *Repository) Issues() []map[string]any {
+	r.g.mu.Lock()
+	defer r.g.mu.Unlock()
+	var all []map[string]any
+	for _, i := range r.issues {
+		all = append(all, maps.Clone(i))
+	}
+	return all
+}
+
+func (c *call) changeIssue() {
+	r := c.repository("issues", "write")
+	var req struct{ Title, Body, State *string }
+	if r == nil || !c.read(&req) {
+		return
+	}
+	for _, i := range r.issues {
+		if i["number"] != atoi(c.value("number")) {
+			continue
+		}
+		for name, value := range map[string]*string{"title": req.Title, "body": req.Body, "state": req.State} {
+			if value != nil {
+				i[name] = *value
+			}
+		}
+		c.answer(http.StatusOK, i)
+		return
+	}
+	c.fail(http.StatusNotFound, "Not Found")
 }
 
 func (c *call) comment() {

@@ -18,6 +18,7 @@ const (
 	DockerfileFile = ".agent-sandbox/Dockerfile"
 	WorkflowFile   = ".github/workflows/agent-sandbox.yml"
 	TrustFile      = ".github/agent-sandbox/trust/agent-sandbox.yaml"
+	RotationFile   = ".github/workflows/agent-sandbox-credentials.yml"
 )
 
 // Options are what the project doesn't tell.
@@ -25,7 +26,10 @@ type Options struct {
 	Image  string // the usual image's reference; required
 	Agent  string // name of a kit; empty: the one found, else none
 	Action string // what the workflow uses, as owner/name@ref; required
-	CIOnly bool   // only the workflow and the trust policy
+	CIOnly bool   // only the workflows and the trust policy
+	// Rotation adds the workflow that tells of overdue credentials. Release is the tag of the release that it uses; empty: the latest.
+	Rotation bool
+	Release  string
 }
 
 // File is one to be written.
@@ -45,6 +49,7 @@ type data struct {
 	Service  string // the credential's name in the policy
 	Packages []string
 	Bundles  []Language // one for each bundle
+	Home     string     // owner/name of the repository with our releases
 	Build    string     // the Dockerfile that the policy's image is built from; empty: it is Image
 }
 
@@ -65,6 +70,7 @@ func Files(p Project, o Options) ([]File, error) {
 			d.Service, d.Secret = kit.Credentials[0].Service, kit.Credentials[0].From[0]
 		}
 	}
+	d.Home, _, _ = strings.Cut(o.Action, "@")
 	d.plan()
 	t, err := template.New("").Funcs(template.FuncMap{"join": strings.Join}).ParseFS(templates, "templates/*.tmpl")
 	if err != nil {
@@ -124,6 +130,9 @@ func (d *data) wanted() []File {
 		}
 	}
 	files = append(files, File{WorkflowFile, "runs it on GitHub", "workflow.yml.tmpl"})
+	if d.Rotation {
+		files = append(files, File{RotationFile, "opens an issue when a credential is overdue", "rotation.yml.tmpl"})
+	}
 	if d.Repository != "" {
 		files = append(files, File{TrustFile, "what a workflow of this repository can get from the token broker", "trust.yaml.tmpl"})
 	}

@@ -110,7 +110,7 @@ func TestFiles(t *testing.T) {
 	built.DevDockerfile, image.DevImage = ".devcontainer/Dockerfile", "registry.example.org/dev:1"
 	for _, p := range []Project{{}, everything, built, image} {
 		for _, agent := range append(policy.Agents(), "") {
-			files, err := Files(p, Options{Image: "agent-sandbox:dev", Agent: agent, Action: "org/agent-sandbox@v1"})
+			files, err := Files(p, Options{Image: "agent-sandbox:dev", Agent: agent, Action: "org/agent-sandbox@v1", Rotation: true, Release: "v1.2.3"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,6 +177,7 @@ func TestFilesOfSmallProjects(t *testing.T) {
 		{paths(goProject, Options{}), []string{PolicyFile, DockerfileFile, WorkflowFile, TrustFile}},
 		{paths(goProject, Options{CIOnly: true}), []string{WorkflowFile, TrustFile}},
 		{paths(Project{}, Options{Agent: "claude"}), []string{PolicyFile, WorkflowFile}},
+		{paths(goProject, Options{CIOnly: true, Rotation: true}), []string{WorkflowFile, RotationFile, TrustFile}},
 	} {
 		if diff := cmp.Diff(tt.got, tt.want); diff != "" {
 			t.Errorf("files (-got +want):\n%s", diff)
