@@ -43,7 +43,7 @@ func arrows() map[string][]string {
 		"runner/engine":     {"github.com/containerd/errdefs", "github.com/docker/docker", "github.com/docker/go-units"},
 		"runner/credential": {"policy", "runner/event", "runner/secret", "github.com/hashicorp/go-retryablehttp"},
 		"runner/discover":   {"policy"},
-		"runner/egress":     {"policy", "runner/secret", "golang.org/x/net"},
+		"runner/egress":     {"policy", "runner/secret", "runner/splice", "golang.org/x/net"},
 		"runner/runs":       {"runner/event", "golang.org/x/sys"},
 		"runner/workspace":  {"policy", "runner/secret", "runner/workspace/ovl", "golang.org/x/sync", "golang.org/x/sys"},
 		"runner/guest": {
@@ -51,6 +51,7 @@ func arrows() map[string][]string {
 			"github.com/creack/pty", "github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink",
 			"golang.org/x/net/dns/dnsmessage", "golang.org/x/sys",
 		},
+		"runner/splice":        {"golang.org/x/sys"},
 		"runner/link":          {"github.com/hashicorp/yamux", "golang.org/x/sys"},
 		"runner/workspace/ovl": {"golang.org/x/sys"},
 		"runner/manifest": {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/splice"
 )
 
 // Client is the agent's end of one connection, as the guest hands it over.
@@ -107,7 +108,7 @@ func (c *connection) open(ctx context.Context) *end {
 	own := c.g.rules[c.verdict.Rule]
 	start := c.record.Start
 	c.up = &meter{to: upstream, budgets: []*budget{c.g.run.up, own.up}, moved: &c.moved, start: start}
-	c.down = &meter{to: c.client, budgets: []*budget{c.g.run.down, own.down}, moved: &c.moved, start: start}
+	c.down = &meter{to: c.client, socket: splice.Target(c.client), budgets: []*budget{c.g.run.down, own.down}, moved: &c.moved, start: start}
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/splice"
 )
 
 // Config is what a [Gateway] is made from.
@@ -66,6 +67,7 @@ type Gateway struct {
 	run     *allowance
 	rules   map[*policy.Rule]*allowance // by the addresses of policy.Network.Allow's items; not changed after New
 	buffers sync.Pool
+	pipes   *splice.Pipes
 
 	credentials []Credential
 	usages      usages
@@ -86,6 +88,9 @@ type Gateway struct {
 	serving sync.WaitGroup // Add only with mu held and closed false
 }
 
+// maxPipes bounds the downloads that are under way unread at one time. More are read and written.
+const maxPipes = 64
+
 // maxSessions bounds the TLS sessions with hosts that are kept for later connections.
 const maxSessions = 256
 
@@ -103,6 +108,7 @@ func New(cfg Config) (*Gateway, error) {
 		policy: expanded, names: newNames(expanded), limits: cfg.Limits.withDefaults(),
 		run: newAllowance(expanded.Network.Limits, "the run"), rules: map[*policy.Rule]*allowance{},
 		carried:  map[*connection]context.CancelCauseFunc{},
+		pipes:    splice.New(maxPipes),
 		lookup:   lookupHost,
 		dial:     (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
 		sessions: tls.NewLRUClientSessionCache(maxSessions), checks: allChecks(),
@@ -196,5 +202,8 @@ func (g *Gateway) leave(c *connection) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.carried, c)
+	if len(g.carried) == 0 {
+		g.pipes.Trim()
+	}
 	g.serving.Done()
 }

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/splice"
 )
 
 // budget is a number of bytes that many connections share. It is safe for concurrent use.
@@ -46,6 +48,7 @@ func newAllowance(l policy.Limits, whose string) *allowance {
 // meter is the writing end of one direction: it counts, keeps to the budgets, and notes that something moved.
 type meter struct {
 	to      io.Writer
+	socket  syscall.RawConn // of to, for what is not read; nil: all is read
 	budgets []*budget
 	count   atomic.Int64
 	moved   *atomic.Int64 // nanoseconds since the connection's start
@@ -64,18 +67,39 @@ func (m *meter) Write(p []byte) (int, error) {
 
 // writeTo is Write to one of several places. It is safe for concurrent use.
 func (m *meter) writeTo(to io.Writer, p []byte) (int, error) {
-	granted := len(p)
+	granted, over := m.grant(len(p))
+	n, err := to.Write(p[:granted])
+	m.count.Add(int64(n))
+	if err == nil {
+		err = over
+	}
+	return n, err
+}
+
+// send is Write for bytes that nobody looks at. It releases them.
+func (m *meter) send(l *splice.Load) error {
+	defer l.Release()
+	granted, over := m.grant(l.Len())
+	n, err := l.Send(m.socket, granted)
+	m.count.Add(int64(n))
+	if err == nil {
+		err = over
+	}
+	return err
+}
+
+// grant is how many of n bytes may go on; if not all, the error names the budget that is used up then.
+func (m *meter) grant(n int) (granted int, err error) {
 	var over *budget
+	granted = n
 	for _, b := range m.budgets {
 		if n := b.take(granted); n < granted {
 			granted, over = n, b
 		}
 	}
 	m.moved.Store(int64(time.Since(m.start)))
-	n, err := to.Write(p[:granted])
-	m.count.Add(int64(n))
-	if err == nil && over != nil {
-		err = broken(CodeByteLimit, fmt.Sprintf("the %s, %s, is used up", over.whose, over.limit))
+	if over != nil {
+		return granted, broken(CodeByteLimit, fmt.Sprintf("the %s, %s, is used up", over.whose, over.limit))
 	}
-	return n, err
+	return granted, nil
 }

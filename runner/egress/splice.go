@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/org/agent-sandbox/runner/splice"
 )
 
 const (
@@ -51,10 +53,17 @@ func (c *connection) both(ctx context.Context, up func() error) *end {
 }
 
 // copy moves bytes until src ends; the error is an *end that says which side failed.
-func (c *connection) copy(dst io.Writer, src io.Reader, dstFailed, srcFailed string) error {
+func (c *connection) copy(dst *meter, src io.Reader, dstFailed, srcFailed string) error {
 	buffer := copyBuffer{pool: &c.g.buffers}
 	defer buffer.release()
+	busy := false
 	for {
+		if load := c.load(busy, dst, src); load != nil {
+			if err := dst.send(load); err != nil {
+				return asEnd(err, broken(CodeBroken, dstFailed))
+			}
+			continue
+		}
 		buf := buffer.bytes()
 		n, err := src.Read(buf)
 		if n > 0 {
@@ -69,7 +78,20 @@ func (c *connection) copy(dst io.Writer, src io.Reader, dstFailed, srcFailed str
 			return broken(CodeBroken, srcFailed)
 		}
 		buffer.sized(n)
+		busy = busy || n >= smallBuffer // from then on: a Load costs no more than a read
 	}
+}
+
+// load takes what the host has sent without looking at it, for a direction with much to carry. It is nil where that is not possible: read it then.
+func (c *connection) load(busy bool, dst *meter, src io.Reader) *splice.Load {
+	if !busy || dst.socket == nil || dst.scan != nil || src != io.Reader(c.upstream) {
+		return nil
+	}
+	from := splice.Source(c.upstream)
+	if from == nil {
+		return nil
+	}
+	return c.g.pipes.Take(from)
 }
 
 // copyBuffer is the buffer of one direction, small while it is quiet.

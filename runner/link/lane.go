@@ -84,6 +84,13 @@ func (l *Lane) add(conn *net.UnixConn) (*laneConn, error) {
 	return c, nil
 }
 
+// count is how many streams are open.
+func (l *Lane) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
+
 // end notes that the guest has ended its direction of a stream. One that has gone, or never was, is ignored.
 func (l *Lane) end(id uint32) {
 	l.mu.Lock()

@@ -177,6 +177,11 @@ func (l *Lane) hand() (*laneConn, error) {
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	if l.count() <= maxWide {
+		// For speed alone: what can't be had is no error.
+		_ = conn.SetWriteBuffer(wideBuffer)
+		_ = unix.SetsockoptInt(fds[1], unix.SOL_SOCKET, unix.SO_SNDBUF, wideBuffer)
+	}
 	number := binary.BigEndian.AppendUint32(nil, c.id)
 	if _, _, err := l.conn.WriteMsgUnix(number, unix.UnixRights(fds[1]), nil); err != nil {
 		c.release()
@@ -184,6 +189,14 @@ func (l *Lane) hand() (*laneConn, error) {
 	}
 	return c, nil
 }
+
+const (
+	// wideBuffer is what a socket may hold, in bytes; the kernel doubles it, and has a bound of its own (net.core.wmem_max). The ends
+	// wake each other a third as often as with the usual 212,992: 1 GiB through both took 2.0 s of processor time instead of 2.4.
+	wideBuffer = 500_000
+	// maxWide bounds the streams that have so much: what nobody reads is the kernel's memory.
+	maxWide = 64
+)
 
 // Begin opens a stream, as [Session.Begin] does.
 func (l *Lane) Begin() (*Stream, error) {

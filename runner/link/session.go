@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -127,6 +128,19 @@ type transport interface {
 
 // OnLane tells whether it is a stream of a lane.
 func (s *Stream) OnLane() bool { return s.session == nil }
+
+// Socket is the socket of a lane's stream: what is sent on it is what Write would have written. It is nil for a stream of the session.
+func (s *Stream) Socket() syscall.RawConn {
+	c, ok := s.transport.(*laneConn)
+	if !ok {
+		return nil
+	}
+	raw, err := c.UnixConn.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
+}
 
 // Read reads what the peer sent. The end of the session is not an orderly end of the stream: what was on its way is lost.
 func (s *Stream) Read(b []byte) (int, error) {
