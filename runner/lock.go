@@ -18,6 +18,8 @@ type ImageLock struct {
 	Digests []string
 	// Build: the image is one that is built from the project.
 	Build bool
+	// Agent is the one that the caller named, of an image that has it for that alone; empty: the policy names it.
+	Agent string
 	// Stale says why the entry does not hold any more, such as that the Dockerfile was edited; empty if it does.
 	Stale string
 	// Required: nothing else than the locked image may run.
@@ -49,7 +51,7 @@ func (r *run) findImage(ctx context.Context) (err error) {
 	case lock.Required && lock.Stale != "":
 		return &RefusedError{lock.Stale, "`agent-sandbox image lock` builds and locks it anew; commit " + lock.File}
 	case lock.Required && len(lock.Digests) == 0 && !pinned(r.cfg.Image):
-		return &RefusedError{fmt.Sprintf("%s has no entry for %s", lock.File, lock.Name), "`agent-sandbox image lock` writes one; commit the file"}
+		return &RefusedError{fmt.Sprintf("%s has no entry for %s", lock.File, lock.Name), lock.entryHint()}
 	case missing == nil && (pinned(r.cfg.Image) || lock.names(r.image)):
 		r.locked = lock.Stale == ""
 		return nil
@@ -90,6 +92,13 @@ func (r *run) findLocked(ctx context.Context, missing error) error {
 		r.lower("image", why, r.lockHint())
 	}
 	return missing
+}
+
+func (l ImageLock) entryHint() string {
+	if l.Agent != "" {
+		return fmt.Sprintf("say `agent: %s` in the policy, then `agent-sandbox image lock` writes one; commit both files", l.Agent)
+	}
+	return "`agent-sandbox image lock` writes one; commit the file"
 }
 
 func (r *run) lockHint() string {

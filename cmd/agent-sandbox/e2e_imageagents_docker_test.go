@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/image"
@@ -47,11 +48,15 @@ ln -s ../@anthropic-ai/claude-code/bin/claude.exe node_modules/.bin/claude
 func TestLockAgents(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
+	u.limit = 10 * time.Minute // images are built
 	u.env = append(u.env, "DOCKER_BUILDKIT=1", "ANTHROPIC_API_KEY="+agentCases()[0].key)
 	base := npmStandIn(t, "")
 	u.policy("image: {from: \"" + base + "\", agents: [claude]}\nagent: claude\n")
 	const task = "mend the test"
 	u.wantRefused(u.sandbox(true, "run", task), "no entry for "+base+" with claude", "image lock")
+	bare := newUser(t)
+	bare.env = u.env
+	bare.wantRefused(bare.sandbox(true, "run", "--agent", "claude", task), "no entry for "+defaultImage+" with claude", "`agent: claude` in the policy", "image lock")
 	u.wantCode(u.sandbox(false, "image", "lock", "--offline"), 0)
 	lock := filepath.Join(u.project, image.LockFile)
 	locks, err := image.ReadLock(lock)
@@ -103,6 +108,7 @@ func TestLockAgents(t *testing.T) {
 func TestAgentsCAFile(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
+	u.limit = 10 * time.Minute // images are built
 	u.env = append(u.env, "DOCKER_BUILDKIT=1")
 	server := httptest.NewTLSServer(nil)
 	t.Cleanup(server.Close)

@@ -93,7 +93,7 @@ chooses the engine's builder. A base that the engine lacks is pulled.`,
 	c.Flags().StringVar(&f.file, "file", "", "Dockerfile or devcontainer.json, instead of the policy's image.build")
 	c.Flags().StringVar(&f.target, "target", "", "stage of the Dockerfile to build, instead of the policy's or the last")
 	c.Flags().StringVar(&f.sbom, "sbom", "", "write the list of packages in the image to this file (CycloneDX JSON)")
-	c.Flags().StringArrayVar(&f.agents, "agent", nil, "install the agent of this kit on top, beside the policy's, at the kit's version; repeatable")
+	c.Flags().StringArrayVar(&f.agents, "agent", nil, "install the agent of this kit on top, at the kit's version; without --file beside the policy's; repeatable")
 	return c
 }
 

@@ -54,6 +54,9 @@ func choose(f runFlags, p *policy.Policy, project string, ci bool) (choice, erro
 	if f.image != "" {
 		return c, nil
 	}
+	if p.Image.IsZero() && w.isBuilt() {
+		c.lock.Agent = f.agent
+	}
 	locks, err := readLock(file)
 	if err != nil {
 		return c, err

@@ -36,7 +36,7 @@ func (w wish) with(f imageFlags) (wish, error) {
 		if err != nil {
 			return w, err
 		}
-		w.file, w.base, w.target = file, "", ""
+		w = wish{file: file} // the policy's agents are for the policy's image
 	}
 	w.target = cmp.Or(f.target, w.target)
 	w.agents = slices.Compact(slices.Sorted(slices.Values(slices.Concat(w.agents, f.agents))))

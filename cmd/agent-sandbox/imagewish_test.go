@@ -69,6 +69,13 @@ func TestWish(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	of := wish{base: defaultImage, agents: []string{"claude"}}
+	if got, err := of.with(imageFlags{agents: []string{"codex", "claude"}}); err != nil || got.key(project) != "from:"+defaultImage+"+claude+codex" {
+		t.Errorf("--agent codex: %+v, %v", got, err)
+	}
+	if got, err := of.with(imageFlags{file: filepath.Join(project, "Dockerfile"), agents: []string{"codex"}}); err != nil || got.key(project) != "build:Dockerfile+codex" {
+		t.Errorf("--file: %+v, %v; want the flags' agents alone", got, err)
+	}
 	for _, f := range []imageFlags{{}, {target: "dev"}} {
 		if _, err := (wish{base: defaultImage}).with(f); err == nil || !strings.Contains(err.Error(), "hint: ") {
 			t.Errorf("%+v of a policy that builds nothing: %v, want an error with the mend", f, err)

@@ -4,11 +4,9 @@ package image
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -87,16 +85,14 @@ func wantCulprit(t *testing.T, b *Builder, in *Inputs, e Entry, file string) {
 	}
 }
 
-// goImage is an image with the Go that runs this test, as the official one has it: what a build of Go code needs of it.
+// goImage is an image with the Go that runs this test, where the official one has it: what it takes to build a program without imports.
 func goImage(t *testing.T, b *Builder) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := goOutput(t, "env", "GOROOT")[0]
+	files := goFiles(t, root)
 	r, w := io.Pipe()
 	var sending errgroup.Group
-	sending.Go(func() error { return w.CloseWithError(writeGo(w, strings.TrimSpace(string(out)))) })
+	sending.Go(func() error { return w.CloseWithError(writeGo(w, root, files)) })
 	id, err := b.Engine.Build(t.Context(), engine.Build{Context: r, Dockerfile: "Dockerfile", Offline: true}, b.Line)
 	_ = r.Close()
 	if err := errors.Join(err, sending.Wait()); err != nil {
@@ -106,39 +102,57 @@ func goImage(t *testing.T, b *Builder) string {
 	if err := b.Engine.Tag(t.Context(), id, name); err != nil {
 		t.Fatal(err)
 	}
-	ctx := context.WithoutCancel(t.Context())
-	t.Cleanup(func() {
-		if err := b.Engine.RemoveImage(ctx, name, true); err != nil {
-			t.Error(err)
-		}
-	})
+	removeLater(t, b, name)
 	return name
 }
 
-// writeGo writes the context of an image with this Go: the command, the compiler, the linker, the assembler, and the standard library.
-func writeGo(w io.Writer, root string) error {
-	tools := "pkg/tool/linux_" + runtime.GOARCH
+// goOutput is what the go command prints, line by line.
+func goOutput(t *testing.T, args ...string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Env = append(os.Environ(), "GOOS=linux", "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
+}
+
+// goFiles are paths relative to root: the command, the compiler, the linker, the assembler, and the runtime with all that it stands on.
+func goFiles(t *testing.T, root string) []string {
+	t.Helper()
+	tools := "pkg/tool/linux_" + runtime.GOARCH + "/"
+	files := []string{"VERSION", "go.env", "bin/go", "src/go.mod", tools + "asm", tools + "compile", tools + "link"}
+	dirs := []string{"pkg/include", "src/runtime/cgo"} // headers
+	for _, dir := range goOutput(t, "list", "-deps", "-f", "{{.Dir}}", "runtime") {
+		dirs = append(dirs, strings.TrimPrefix(dir, root+"/"))
+	}
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(filepath.Join(root, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if e.Type().IsRegular() && !strings.HasSuffix(e.Name(), "_test.go") {
+				files = append(files, path.Join(dir, e.Name()))
+			}
+		}
+	}
+	return files
+}
+
+// writeGo writes the context of an image with these files.
+func writeGo(w io.Writer, root string, files []string) error {
 	t := tar.NewWriter(w)
 	dockerfile := "FROM " + testImage() + "\nUSER root\nCOPY go /usr/local/go\nENV PATH=/usr/local/go/bin:$PATH HOME=/root GOTOOLCHAIN=local\n"
 	err := t.WriteHeader(&tar.Header{Name: "Dockerfile", Size: int64(len(dockerfile)), Mode: 0o644})
 	if err == nil {
 		_, err = io.WriteString(t, dockerfile)
 	}
-	for _, name := range []string{"VERSION", "go.env", "bin/go", tools + "/asm", tools + "/compile", tools + "/link", "pkg/include", "src"} {
-		if err != nil {
-			return err
+	for _, name := range files {
+		if err == nil {
+			err = addFile(t, filepath.Join(root, filepath.FromSlash(name)), path.Join("go", name))
 		}
-		err = fs.WalkDir(os.DirFS(root), name, func(name string, d fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return err
-			case d.IsDir() && (name == "src/cmd" || d.Name() == "testdata"):
-				return fs.SkipDir
-			case d.IsDir(), strings.HasSuffix(name, "_test.go"):
-				return nil
-			}
-			return addFile(t, filepath.Join(root, filepath.FromSlash(name)), path.Join("go", name))
-		})
 	}
 	return errors.Join(err, t.Close())
 }
