@@ -30,6 +30,7 @@ func ciAttacks() []ciAttack {
 		{"hostile names of files", []string{"cmd/agent-sandbox.TestActionHostileFileNames", "runner/actions.TestAnnotationIsOneCommand"}},
 		{"a push beyond the branches of the policy", []string{"cmd/agent-sandbox.TestActionPushRefused"}},
 		{"git's configuration of the agent's in a push", []string{"cmd/agent-sandbox.TestActionPushes", "runner/workspace.TestPush"}},
+		{"the runner's secrets, files and engine", []string{"cmd/agent-sandbox.TestActionKeepsTheRunnersSecrets"}},
 		{"the credential that a checkout stored", []string{"cmd/agent-sandbox.TestActionRefusesStoredCredential"}},
 		{"what a cancelled job leaves behind", []string{"cmd/agent-sandbox.TestActionCancelled"}},
 		{"a manifest edited after signing", []string{"runner/manifest.TestVerifyTampered"}},
