@@ -129,5 +129,7 @@ func Refuse(ctx context.Context, cfg Config, problems policy.Problems) (Result, 
 	r.look(ctx)
 	r.looked.Wait()
 	s := r.rec.Finish(event.RunFinished{Outcome: event.Refused, ExitCode: cfg.RefusedExit, Reason: "the policy was refused: " + problems[0].Error()})
-	return Result{Run: r.id, Dir: dir.Dir(), ExitCode: cfg.RefusedExit, Summary: s}, errors.Join(r.rec.Err(), dir.Finish(s))
+	err = errors.Join(r.rec.Err(), dir.Finish(s))
+	s.Manifest = dir.Sealed()
+	return Result{Run: r.id, Dir: dir.Dir(), ExitCode: cfg.RefusedExit, Summary: s}, err
 }

@@ -104,6 +104,8 @@ type CredentialSources struct {
 	Keep string
 	// Book remembers when which secret was seen and used; nil: nobody does.
 	Book *rotate.Book
+	// KeepWith gets the same instead, whenever there are others.
+	KeepWith func([]credential.Kept) error
 }
 
 // Result is how a run ended.
@@ -214,6 +216,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 	r.secrets.report(r.rec.Emit)
 	summary := r.rec.Finish(r.finished(end, err))
 	err = errors.Join(err, r.rec.Err(), dir.Finish(summary))
+	summary.Manifest = dir.Sealed()
 	if err != nil && summary.ExitCode == 0 {
 		summary.ExitCode = exitFailure
 	}

@@ -43,7 +43,7 @@ func (r *Run) conclude(s event.Summary) error {
 	if len(file) == 0 {
 		return errors.Join(sealErr, r.putResult(s))
 	}
-	s.Manifest = &ref
+	s.Manifest, r.sealed = &ref, &ref
 	// Both are brought to the disk at once, and the directory after them.
 	staged := make(chan stagedFile, 1)
 	go func() {
@@ -52,6 +52,9 @@ func (r *Run) conclude(s event.Summary) error {
 	result := r.stage(ResultFile, asJSON(s))
 	return errors.Join(sealErr, r.commit(<-staged, result))
 }
+
+// Sealed names the manifest that Finish, or Recover, has written; nil if there is none.
+func (r *Run) Sealed() *event.Manifest { return r.sealed }
 
 func (r *Run) putResult(s event.Summary) error { return r.put(ResultFile, asJSON(s), true) }
 

@@ -53,6 +53,8 @@ type Run struct {
 	store *Store
 	lock  *os.File // held by this process, or nil
 	chain *event.Chain
+
+	sealed *event.Manifest // set once the manifest is written
 }
 
 // Dir is the absolute path of the directory.
