@@ -73,7 +73,10 @@ func (r *run) credentialConfig() credential.Config {
 			}
 		}
 	}
-	if from.Keep != "" {
+	switch {
+	case from.KeepWith != nil:
+		cfg.Keeper = credential.NewKeeperWith(from.KeepWith)
+	case from.Keep != "":
 		cfg.Keeper = credential.NewKeeper(from.Keep, r.id)
 	}
 	return cfg

@@ -27,6 +27,7 @@ type Kept struct {
 // machine.
 type Keeper struct {
 	path string
+	save func([]Kept) error // instead of the file
 
 	mu   sync.Mutex // guards kept and the file
 	kept []Kept
@@ -34,6 +35,9 @@ type Keeper struct {
 
 // NewKeeper keeps the tokens of a run in a directory.
 func NewKeeper(dir, run string) *Keeper { return &Keeper{path: filepath.Join(dir, run+keptSuffix)} }
+
+// NewKeeperWith gives the tokens that are still good to save, whenever there are others.
+func NewKeeperWith(save func([]Kept) error) *Keeper { return &Keeper{save: save} }
 
 const keptSuffix = ".tokens"
 
@@ -53,6 +57,9 @@ func (k *Keeper) drop(t Kept) {
 }
 
 func (k *Keeper) write() error {
+	if k.save != nil {
+		return k.save(slices.Clone(k.kept))
+	}
 	if len(k.kept) == 0 {
 		return os.Remove(k.path)
 	}
@@ -103,14 +110,20 @@ func RevokeKept(ctx context.Context, dir, run string, client *http.Client) (int,
 	if err := json.Unmarshal(b, &kept); err != nil {
 		return 0, fmt.Errorf("%s: %w", path, err)
 	}
+	n, err := Revoke(ctx, kept, client)
+	if err != nil {
+		return n, err
+	}
+	return n, os.Remove(path)
+}
+
+// Revoke revokes tokens, and tells how many of them are of no use any more.
+func Revoke(ctx context.Context, kept []Kept, client *http.Client) (int, error) {
 	var errs []error
 	for _, t := range kept {
 		if status, err := (gitHub{t.GitHubAPI, client}).revoke(ctx, secret.New(t.Token)); status == event.RevocationFailed {
 			errs = append(errs, err)
 		}
 	}
-	if len(errs) > 0 {
-		return len(kept) - len(errs), errors.Join(errs...)
-	}
-	return len(kept), os.Remove(path)
+	return len(kept) - len(errs), errors.Join(errs...)
 }
