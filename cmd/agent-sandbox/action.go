@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/actions"
 	"github.com/org/agent-sandbox/runner/engine"
@@ -61,7 +60,8 @@ type step struct {
 	in     actions.Inputs
 	log    *actions.Log
 	report actions.Report
-	temp   string // a directory for this process alone
+	temp   string            // a directory for this process alone
+	saved  map[string]string // so far, for act
 }
 
 // action is the step. What goes wrong is told as an annotation, in the log that the runner reads.
@@ -91,6 +91,9 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 	for _, v := range append(s.job.Secrets(), secret.New(s.app.env(attestationsVariable))) {
 		s.log.Mask(v)
 	}
+	for _, name := range []string{signingKeyVariable, signingPassphraseVariable} {
+		s.log.Mask(secret.New(s.app.env(name)))
+	}
 	if s.in, err = actions.ParseInputs(values); err != nil {
 		return err
 	}
@@ -104,7 +107,7 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 	s.log.Group("Preparing the sandbox")
 	cfg, err := s.config(ctx)
 	if err != nil {
-		return err
+		return s.refused(ctx, err)
 	}
 	defer cfg.Store.Close()
 	if s.in.DryRun {
@@ -127,20 +130,26 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 	return s.finish(ctx, cfg, result, runErr)
 }
 
-// config is what the inputs and the job say about the run.
-func (s *step) config(ctx context.Context) (runner.Config, error) {
+// inner is the program as the step uses it: in CI, whatever the workflow made of that variable, and with a state of its own.
+func (s *step) inner() *app {
 	a := *s.app
 	a.stdin = nil
 	lookup := s.app.lookupEnv
 	a.lookupEnv = func(name string) (string, bool) {
 		switch name {
-		case "CI": // whatever the workflow made of it
+		case "CI":
 			return "true", true
 		case "XDG_STATE_HOME":
 			return filepath.Join(s.temp, "state"), true
 		}
 		return lookup(name)
 	}
+	return &a
+}
+
+// config is what the inputs and the job say about the run.
+func (s *step) config(ctx context.Context) (runner.Config, error) {
+	a := s.inner()
 	project, dir, err := s.project()
 	if err != nil {
 		return runner.Config{}, err
@@ -163,15 +172,11 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
-	if cfg.Credentials.Keep != "" { // below HOME, which the post step has too; the state directory is of this container alone
-		dirs, err := s.app.tokenDirs()
-		if err != nil {
-			return cfg, errors.Join(err, cfg.Store.Close())
-		}
-		cfg.Credentials.Keep = dirs[0]
-	}
 	cfg.Subdir, cfg.Stdin = dir, stdinOf(f, cfg.Stdin)
 	cfg.Policy, err = s.judged(ctx, cfg.Policy)
+	if err == nil {
+		err = s.rights(a, &cfg)
+	}
 	if err == nil {
 		err = s.pull(ctx, cfg)
 	}
@@ -283,29 +288,6 @@ func (s *step) arguments() ([]string, error) {
 	return []string{s.in.Task}, nil
 }
 
-// allowed refuses a policy that hands the job's own secrets inside, and credentials where the files may be a stranger's.
-func (s *step) allowed(p *policy.Policy) error {
-	for _, v := range p.Env {
-		if actions.IsPrivate(v.Name) && v.FromHost {
-			return fmt.Errorf("the policy gives the variable %s of the job to the agent: it is for the step alone\nhint: remove it from `env:`", v.Name)
-		}
-	}
-	for _, c := range p.Credentials {
-		if c.From.Kind == "env" && actions.IsPrivate(c.From.Argument) {
-			return fmt.Errorf("the credential %s is the variable %s of the job, which is for the step alone", c.Name, c.From.Argument)
-		}
-		if c.From.Kind == "env" {
-			value, _ := s.app.lookupEnv(c.From.Argument)
-			s.log.Mask(secret.New(value))
-		}
-	}
-	if who := s.job.Foreign(); who != "" && len(p.Credentials) > 0 {
-		return fmt.Errorf("the files of this job may be a stranger's (%s), and the policy has credentials\n"+
-			"hint: run it for such a pull request with `policy:` naming a file without credentials", who)
-	}
-	return nil
-}
-
 // pull has the engine get the image, which a fresh machine does not have. The run compares it with the lock. One that is built is there
 // by now, or the run says why not.
 func (s *step) pull(ctx context.Context, cfg runner.Config) (err error) {
@@ -347,9 +329,7 @@ func (e *stepEvents) Handle(env event.Envelope) error {
 	s := e.step
 	switch data := env.Data.(type) {
 	case event.RunStarted:
-		if s.job.Files.State != "" {
-			return actions.WriteOutputs(s.job.Files.State, []actions.Output{{Name: "run", Value: env.Run}})
-		}
+		return s.save(stateRun, env.Run)
 	case event.AgentStarted:
 		s.log.Group("The agent's output")
 	case event.Lowered:

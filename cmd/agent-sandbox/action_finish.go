@@ -13,9 +13,9 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/actions"
-	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
@@ -26,7 +26,7 @@ const outputDir = ".agent-sandbox-runs"
 
 // kept are the files of a run that a step leaves behind; all of them are redacted.
 func kept() []string {
-	return []string{runs.PlanFile, runs.EventsFile, runs.StdoutFile, runs.StderrFile, runs.ChangesFile, runs.PatchFile, runs.ResultFile}
+	return []string{runs.PlanFile, runs.EventsFile, runs.StdoutFile, runs.StderrFile, runs.ChangesFile, runs.PatchFile, runs.ResultFile, runs.ManifestFile}
 }
 
 // finish says what came of the run, in all the places that there are, and decides whether the step has failed.
@@ -38,31 +38,75 @@ func (s *step) finish(ctx context.Context, cfg runner.Config, result runner.Resu
 	if runErr == nil && sum.Outcome == event.Success {
 		applied, applyErr = s.apply(ctx, cfg, result)
 	}
-	dir, keepErr := s.keep(result)
-	s.report = actions.Report{Summary: sum, Applied: applied.text, Files: dir, Argv: localCommand(s.in)}
-	err := errors.Join(runErr, applyErr, keepErr, s.tell(sum, applied, dir), s.verdict(sum, runErr))
+	err := errors.Join(runErr, applyErr, s.leave(ctx, cfg.Policy, result, applied), s.verdict(sum, runErr))
 	s.log.EndGroup()
 	return err
 }
 
-// localCommand is what does the same on somebody's machine.
-func localCommand(in actions.Inputs) string {
-	argv := []string{"agent-sandbox", "run"}
-	if in.Image != "" {
-		argv = append(argv, "--image", in.Image)
+// leave puts the run's files where they outlive this process, and says where.
+func (s *step) leave(ctx context.Context, p *policy.Policy, result runner.Result, applied appliedChanges) error {
+	dir, keepErr := s.keep(result)
+	artifact, uploadErr := s.upload(ctx, p, result, dir)
+	s.report = actions.Report{
+		Summary: result.Summary, Applied: applied.text, Files: dir, Artifact: artifact, URL: s.job.ArtifactURL(artifact.ID),
+		Verify: s.verifyHint(result.Summary.Manifest, artifact), Local: s.localCommands(),
 	}
-	if in.Agent != "" {
-		argv = append(argv, "--agent", in.Agent)
+	return errors.Join(keepErr, uploadErr, s.save(stateEnded, "true"), s.tell(result.Summary, applied, dir, artifact))
+}
+
+// refused leaves the record of a run that was refused before it began, if there is one: there is of a policy's refusal.
+func (s *step) refused(ctx context.Context, why error) error {
+	if s.in.DryRun {
+		return why
+	}
+	store, err := s.inner().store()
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	defer store.Close()
+	list, err := store.List(1)
+	if err != nil || len(list) == 0 {
+		return errors.Join(why, err)
+	}
+	sum, err := list[0].Summary()
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	result := runner.Result{Run: string(list[0].ID), Dir: list[0].Dir(), ExitCode: sum.ExitCode, Summary: sum}
+	return errors.Join(why, s.leave(ctx, policy.Default(), result, appliedChanges{}))
+}
+
+// localCommands do the same on somebody's machine.
+func (s *step) localCommands() []string {
+	var lines []string
+	if s.job.SHA != "" {
+		lines = append(lines, commandLine([]string{"git", "checkout", s.job.SHA}))
+	}
+	if s.in.Directory != "" {
+		lines = append(lines, commandLine([]string{"cd", s.in.Directory}))
+	}
+	argv := []string{"agent-sandbox", "run"}
+	flag := func(name, value string) {
+		if value != "" {
+			argv = append(argv, "--"+name, value)
+		}
+	}
+	flag("image", s.in.Image)
+	flag("agent", s.in.Agent)
+	flag("policy", s.in.Policy)
+	flag("ceiling", s.in.Ceiling)
+	if s.in.Timeout > 0 {
+		flag("timeout", s.in.Timeout.String())
 	}
 	switch {
-	case in.Command != "":
-		argv = append(argv, "--", "bash", "-euo", "pipefail", "-c", in.Command)
-	case in.PromptFile != "":
-		argv = append(argv, "-", "<"+in.PromptFile)
+	case s.in.Command != "":
+		argv = append(argv, "--", "bash", "-euo", "pipefail", "-c", s.in.Command)
+	case s.in.PromptFile != "":
+		return append(lines, commandLine(append(argv, "-"))+" <"+commandLine([]string{s.in.PromptFile}))
 	default:
-		argv = append(argv, in.Task)
+		argv = append(argv, s.in.Task)
 	}
-	return commandLine(argv)
+	return append(lines, commandLine(argv))
 }
 
 // maxAnnotations is how many of a kind GitHub shows for a step.
@@ -155,7 +199,7 @@ func (s *step) keep(result runner.Result) (string, error) {
 		return "", err
 	}
 	err = writeIn(root, path.Join(outputDir, result.Run, ".gitignore"), nil, owner)
-	for _, name := range append(kept(), "manifest.json") {
+	for _, name := range kept() {
 		f, openErr := os.Open(filepath.Join(result.Dir, name))
 		if errors.Is(openErr, fs.ErrNotExist) {
 			continue
@@ -196,7 +240,7 @@ func chownIn(root *os.Root, name string, owner workspace.IDs) error {
 }
 
 // tell writes outputs and summary. The outputs are whole before a later step reads them.
-func (s *step) tell(sum event.Summary, applied appliedChanges, dir string) error {
+func (s *step) tell(sum event.Summary, applied appliedChanges, dir string, artifact actions.Artifact) error {
 	changed := 0
 	if sum.Changes != nil {
 		changed = sum.Changes.Total()
@@ -216,7 +260,11 @@ func (s *step) tell(sum event.Summary, applied appliedChanges, dir string) error
 		{Name: "outcome", Value: string(sum.Outcome)},
 		{Name: "exit-code", Value: strconv.Itoa(sum.ExitCode)},
 		{Name: "patch", Value: file(runs.PatchFile)},
-		{Name: "manifest", Value: file("manifest.json")},
+		{Name: "manifest", Value: file(runs.ManifestFile)},
+		{Name: "manifest-digest", Value: digestText(sum.Manifest)},
+		{Name: "artifact-id", Value: idText(artifact.ID)},
+		{Name: "artifact-name", Value: artifact.Name},
+		{Name: "artifact-url", Value: s.job.ArtifactURL(artifact.ID)},
 		{Name: "branch", Value: applied.branch},
 		{Name: "pull-request", Value: applied.pull},
 		{Name: "changed-files", Value: strconv.Itoa(changed)},
@@ -246,24 +294,18 @@ func (s *step) verdict(sum event.Summary, runErr error) error {
 	return nil
 }
 
-// actionPost removes what a step that was killed left in the engine, and revokes its tokens.
-func (a *app) actionPost(ctx context.Context) error {
-	run := a.env("STATE_run")
-	if run == "" {
-		return nil // the step never got as far as a run
+// digestText is empty where there is no manifest.
+func digestText(m *event.Manifest) string {
+	if m == nil {
+		return ""
 	}
-	return errors.Join(a.revokeTokens(ctx, run), a.sweep(ctx, run))
+	return "sha256:" + m.SHA256
 }
 
-func (a *app) sweep(ctx context.Context, run string) error {
-	cfg, err := a.engineConfig()
-	if err != nil {
-		return err
+// idText is empty where there is none.
+func idText(id int64) string {
+	if id == 0 {
+		return ""
 	}
-	e, err := engine.Connect(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	_, err = e.Sweep(ctx, run)
-	return errors.Join(err, e.Close())
+	return strconv.FormatInt(id, 10)
 }

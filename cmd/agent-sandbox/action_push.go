@@ -71,7 +71,7 @@ func (s *step) publish(ctx context.Context, cfg runner.Config, result runner.Res
 	if err != nil {
 		return applied, err
 	}
-	token, giveBack, err := s.token(ctx, cfg, c, result.Run)
+	token, giveBack, err := s.token(ctx, cfg, c)
 	if err != nil {
 		return applied, fmt.Errorf("push: %w", err)
 	}
@@ -103,15 +103,11 @@ func (s *step) publish(ctx context.Context, cfg runner.Config, result runner.Res
 }
 
 // token issues a token for the push. The function that comes with it revokes the token.
-func (s *step) token(ctx context.Context, cfg runner.Config, c policy.Credential, run string) (secret.Value, func() error, error) {
+func (s *step) token(ctx context.Context, cfg runner.Config, c policy.Credential) (secret.Value, func() error, error) {
 	from := cfg.Credentials
-	var keeper *credential.Keeper
-	if from.Keep != "" { // for the step after the job, if this one is killed
-		keeper = credential.NewKeeper(from.Keep, run)
-	}
 	set, err := credential.Resolve(ctx, []policy.Credential{c}, credential.Config{
 		LookupEnv: cfg.LookupEnv, CI: cfg.CI, Dir: cfg.Project, Self: from.Self, OIDC: from.OIDC, HTTP: from.HTTP, GitHubAPI: from.GitHubAPI,
-		Emit: s.tellToken, Keeper: keeper,
+		Emit: s.tellToken, Keeper: credential.NewKeeperWith(s.keepTokens(statePush)),
 	})
 	if err != nil {
 		return secret.Value{}, nil, err

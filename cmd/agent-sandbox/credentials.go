@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io/fs"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -91,21 +90,6 @@ func (a *app) tokenDirs() ([]string, error) {
 		dirs = append([]string{filepath.Join(memory, "agent-sandbox", "tokens")}, dirs...)
 	}
 	return dirs, nil
-}
-
-// revokeTokens revokes what a run left that is over, if it left anything.
-func (a *app) revokeTokens(ctx context.Context, run string) error {
-	dirs, err := a.tokenDirs()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, dir := range dirs {
-		if _, err := credential.RevokeKept(ctx, dir, run, webClient(nil)); !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // tokens are those that dead runs left.

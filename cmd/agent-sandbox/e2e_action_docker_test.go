@@ -39,8 +39,9 @@ var (
 
 // workflow is a project with a workflow that uses the action.
 type workflow struct {
-	t   *testing.T
-	dir string
+	t    *testing.T
+	dir  string
+	name string
 }
 
 const workflowHead = `on: [push, pull_request]
@@ -66,10 +67,10 @@ func newWorkflow(t *testing.T, steps string, files map[string]string) *workflow 
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &workflow{t: t, dir: t.TempDir()}
+	w := &workflow{t: t, dir: t.TempDir(), name: "test-" + strings.ToLower(rand.Text())}
 	w.write(".action/action.yml", strings.Replace(string(action), "image: Dockerfile", "image: docker://"+image, 1))
 	// act names its containers after the workflow.
-	w.write(".github/workflows/test.yml", "name: test-"+strings.ToLower(rand.Text())+"\n"+workflowHead+steps)
+	w.write(".github/workflows/test.yml", "name: "+w.name+"\n"+workflowHead+steps)
 	w.write(policyFile, "version: 1\n")
 	w.write("file.txt", "old\n")
 	for name, text := range files {
@@ -111,22 +112,29 @@ func (w *workflow) commit() {
 // act runs the workflow, and returns its log and whether the job succeeded.
 func (w *workflow) act(args ...string) (string, bool) {
 	w.t.Helper()
+	out, err := w.actCommand(args...).CombinedOutput()
+	return string(out), err == nil
+}
+
+// actCommand is act with these arguments; what does not end is killed, and fails.
+func (w *workflow) actCommand(args ...string) *exec.Cmd {
+	w.t.Helper()
 	program, err := actProgram()
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), actTimeout)
-	defer cancel()
+	w.t.Cleanup(cancel)
 	all := append([]string{"--rm", "-P", "ubuntu-latest=agent-sandbox-base:trixie", "--pull=false"}, args...)
 	cmd := exec.CommandContext(ctx, program, all...)
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+w.t.TempDir(), "XDG_CACHE_HOME="+w.t.TempDir())
 	cmd.WaitDelay = 5 * time.Second
-	out, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
-		w.t.Fatalf("act did not end\n%s", out)
+	cmd.Cancel = func() error {
+		w.t.Errorf("act did not end within %s", actTimeout)
+		return cmd.Process.Kill()
 	}
-	return string(out), err == nil
+	return cmd
 }
 
 func wantLog(t *testing.T, log string, want ...string) {

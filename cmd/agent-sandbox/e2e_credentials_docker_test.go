@@ -4,11 +4,8 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runnertest"
@@ -48,42 +45,6 @@ func TestIssuedToken(t *testing.T) {
 	if !strings.Contains(r.stdout, "token ghs_") { // the placeholder: what was looked through is what it should be
 		t.Errorf("there was no placeholder inside: %.500s", r.stdout)
 	}
-}
-
-// TestKilledStep: the step that comes after the job revokes what a killed one left, from what is below HOME.
-func TestKilledStep(t *testing.T) {
-	u, gh := newGitHubUser(t)
-	state := filepath.Join(t.TempDir(), "state")
-	u.env = append(u.env, "GITHUB_WORKSPACE="+u.project, "GITHUB_STATE="+state, "TMPDIR="+t.TempDir())
-	p := u.prepareCommand("action", "--command", "echo ready; sleep 1000", "--image", testImage())
-	p.begin()
-	if err := p.pipe.SetReadDeadline(time.Now().Add(eventTimeout)); err != nil {
-		t.Fatal(err)
-	}
-	for line := ""; line != "ready\n"; { // what the step itself says comes before
-		var err error
-		if line, err = p.stdout.ReadString('\n'); err != nil {
-			t.Fatalf("the task did not begin: %v\nstderr: %s", err, p.stderr)
-		}
-	}
-	if err := p.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	p.wait()
-	if live := gh.Live(); len(live) != 1 {
-		t.Fatalf("%d tokens live after the kill", len(live))
-	}
-	saved, err := os.ReadFile(state)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(saved), "\n") // behind the name and its delimiter
-	run, _, _ := strings.Cut(rest, "\n")
-	u.env = append(u.env, "STATE_run="+run)
-	if post := u.finish(u.command("action", "--post")); post.code != 0 || len(gh.Live()) != 0 {
-		t.Errorf("%d tokens live after the post step of %q: %s%s", len(gh.Live()), run, post.stdout, post.stderr)
-	}
-	u.wantNothingLeft(run)
 }
 
 // TestKilledToken: what a killed runner leaves is revoked by `doctor --clean`.

@@ -40,7 +40,7 @@ func (a *app) signer(p *policy.Policy, keyFile string) (manifest.Signer, error) 
 		if id == nil {
 			return nil, &runner.RefusedError{
 				Reason: "the policy says evidence.sign: keyless, and this process has no identity to sign with",
-				Hint:   "in a workflow of GitHub Actions give the job `permissions: {id-token: write}`; elsewhere use evidence.sign: key",
+				Hint:   "in a workflow of GitHub Actions give the job `permissions: {id-token: write}`, which pull requests from forks never get; elsewhere use evidence.sign: key",
 			}
 		}
 		return a.keyless(id)

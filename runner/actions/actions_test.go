@@ -35,6 +35,10 @@ func TestParseInputs(t *testing.T) {
 		{map[string]string{"task": "a", "branch": "x"}, []string{"branch: it is for apply: commit"}},
 		{map[string]string{"task": "a", "policy": "../x"}, []string{"not a path below the workspace"}},
 		{map[string]string{"task": "a", "dry-run": "yes"}, []string{"neither true nor false"}},
+		{map[string]string{"task": "a", "upload": "always", "retention-days": "30", "sign": "keyless", "broker-url": "https://broker.example.org/"}, nil},
+		{map[string]string{"task": "a", "upload": "yes", "retention-days": "0", "sign": "me", "broker-url": "http://b.example"}, []string{"upload: ", "retention-days: ", "sign: ", "broker-url: "}},
+		{map[string]string{"task": "a", "upload": "never", "retention-days": "3"}, []string{"retention-days and upload"}},
+		{map[string]string{"task": "a", "upload": "always", "dry-run": "true"}, []string{"dry-run and upload"}},
 		{map[string]string{"task": "a", "fail-on": "never,error", "timeout": "-1s"}, []string{"never goes with nothing", "not a time"}},
 	} {
 		_, err := ParseInputs(tt.in)
@@ -190,12 +194,49 @@ func TestSummaryCarriesNoMarkup(t *testing.T) {
 		Refused:   []event.Refusal{{Proto: "tcp", Name: evil, Reason: evil}},
 		Protected: []event.ProtectedTouched{{Path: evil, Tier: evil, Reason: evil}},
 		Hosts:     []event.Host{{Host: evil}},
-	}, Applied: evil, Files: evil, Argv: evil}
-	// Outside of code spans nothing of it may be left.
-	outside := regexp.MustCompile("`[^`\n]*`").ReplaceAllString(r.Markdown(), "")
+	}, Applied: evil, Files: evil, Artifact: Artifact{ID: 1, Name: evil}, Verify: []string{evil}, Local: []string{"```\n" + evil, "````"}}
+	r.Summary.Start = &event.RunStarted{Kit: evil}
+	r.Summary.Manifest = &event.Manifest{SHA256: evil, Signed: evil, Detail: evil}
+	r.Summary.Credentials = []event.CredentialState{{CredentialIssued: event.CredentialIssued{Name: evil, Source: evil, Hosts: []string{evil}}, Revoked: event.Revocation(evil)}}
+	// Outside of code nothing of it may be left: blocks end with the fence that they begin with.
+	outside := regexp.MustCompile("(?s)\n```\n.*?\n```\n|\n`````\n.*?\n`````\n").ReplaceAllString(r.Markdown(), "\n")
+	outside = regexp.MustCompile("`[^`\n]*`").ReplaceAllString(outside, "")
 	for _, bad := range []string{"<img", "<script", "](", "@team", "\n# head", "`"} {
 		if strings.Contains(outside, bad) {
 			t.Errorf("%q is outside of code:\n%s", bad, outside)
+		}
+	}
+}
+
+// Whose files a job works on, by what its event says.
+func TestForeign(t *testing.T) {
+	for _, tt := range []struct {
+		event, payload string
+		foreign        bool
+	}{
+		{"push", `{}`, false},
+		{"workflow_dispatch", `{"inputs": {}}`, false},
+		{"pull_request", `{"pull_request": {"base": {"repo": {"id": 1}}, "head": {"repo": {"id": 1}}}}`, false},
+		{"pull_request", `{"pull_request": {"base": {"repo": {"id": 1}}, "head": {"repo": {"id": 2}}}}`, true},
+		{"pull_request", `{"pull_request": {"base": {"repo": {"id": 1}}, "head": {"repo": null}}}`, true},
+		{"pull_request_target", `{"pull_request": {"base": {"repo": {"id": 1}}, "head": {"repo": {"id": 1}}}}`, true},
+		{"pull_request_target", `{}`, true},
+		{"pull_request_review", `{"pull_request": {"base": {"repo": {"id": 1}}, "head": {"repo": {"id": 2}}}}`, true},
+		{"workflow_run", `{"repository": {"id": 1}, "workflow_run": {"event": "push", "head_repository": {"id": 1}}}`, false},
+		{"workflow_run", `{"repository": {"id": 1}, "workflow_run": {"event": "pull_request", "head_repository": {"id": 1}}}`, false},
+		{"workflow_run", `{"repository": {"id": 1}, "workflow_run": {"event": "pull_request", "head_repository": {"id": 2}}}`, true},
+		{"workflow_run", `{"repository": {"id": 1}, "workflow_run": {"event": "pull_request"}}`, true},
+	} {
+		file := filepath.Join(t.TempDir(), "event.json")
+		if err := os.WriteFile(file, []byte(tt.payload), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, err := FromEnv(environment(map[string]string{"GITHUB_EVENT_NAME": tt.event, "GITHUB_EVENT_PATH": file}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if who := j.Foreign(); (who != "") != tt.foreign {
+			t.Errorf("%s %s: a stranger's: %q, want %v", tt.event, tt.payload, who, tt.foreign)
 		}
 	}
 }

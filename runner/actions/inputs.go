@@ -3,8 +3,10 @@ package actions
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -23,6 +25,16 @@ const (
 
 // Pushes tells whether the changes leave the job.
 func (a Apply) Pushes() bool { return a == ApplyPush || a == ApplyPull }
+
+// Upload says whether the run's files become an artifact of the workflow run.
+type Upload string
+
+// The ways.
+const (
+	UploadAuto   Upload = "auto"   // if the job has a service for that; else, or if it fails, the log says so
+	UploadAlways Upload = "always" // or the step fails
+	UploadNever  Upload = "never"
+)
 
 // FailOn is a reason to fail the step.
 type FailOn string
@@ -52,6 +64,10 @@ type Inputs struct {
 	Directory  string        // below the workspace; the task starts there
 	DryRun     bool          //
 	Version    string        // of agent-sandbox that the workflow insists on
+	Broker     string        // https URL of the token broker, where the policy names none
+	Sign       string        // auto, keyless, key, none; empty: as the policy says
+	Upload     Upload        //
+	Retention  int           // days that the artifact is kept; 0: as the policy says
 }
 
 // Input is an input of the action, as action.yml describes it.
@@ -79,6 +95,10 @@ func InputTable() []Input {
 		{"working-directory", "", file(func(in *Inputs) *string { return &in.Directory })},
 		{"dry-run", "false", boolean(func(in *Inputs) *bool { return &in.DryRun })},
 		{"version", "", word(func(in *Inputs) *string { return &in.Version })},
+		{"broker-url", "", httpsURL},
+		{"sign", "", oneOf(func(in *Inputs) *string { return &in.Sign }, "auto", "keyless", "key", "none")},
+		{"upload", "auto", oneOf(func(in *Inputs) *string { return (*string)(&in.Upload) }, "auto", "always", "never")},
+		{"retention-days", "", days},
 	}
 }
 
@@ -153,6 +173,8 @@ func (in *Inputs) contradictions() []string {
 		{in.Branch != "" && in.Apply != ApplyCommit && !in.Apply.Pushes(), "branch: it is for apply: commit, push and pull-request"},
 		{in.Mode == "readonly" && in.Apply != ApplyNone, "workspace-mode: readonly and apply: nothing can be changed, so there is nothing to apply"},
 		{in.DryRun && in.Apply != ApplyNone, "dry-run and apply: nothing is run, so there is nothing to apply"},
+		{in.Retention > 0 && in.Upload == UploadNever, "retention-days and upload: nothing is uploaded, so nothing is kept"},
+		{in.DryRun && in.Upload == UploadAlways, "dry-run and upload: nothing is run, so there is nothing to upload"},
 		{slices.Contains(in.FailOn, FailOnNever) && len(in.FailOn) > 1, "fail-on: never goes with nothing else"},
 	} {
 		if c.wrong {
@@ -226,6 +248,28 @@ func limit(in *Inputs, v string) error {
 		return fmt.Errorf("%q is not a time such as 90s or 20m", v)
 	}
 	in.Timeout = d
+	return nil
+}
+
+// maxRetention is the longest that GitHub keeps artifacts, in days: of a private repository.
+const maxRetention = 400
+
+func days(in *Inputs, v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > maxRetention {
+		return fmt.Errorf("%q is not a number of days from 1 to %d", v, maxRetention)
+	}
+	in.Retention = n
+	return nil
+}
+
+// httpsURL is as strict as the policy's broker.
+func httpsURL(in *Inputs, v string) error {
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%q is not an https URL with a host and no query", v)
+	}
+	in.Broker = strings.TrimSuffix(v, "/")
 	return nil
 }
 

@@ -61,7 +61,10 @@ type Payload struct {
 		PullRequest *struct{} `json:"pull_request"` // it is the issue of one
 	} `json:"issue"`
 	WorkflowRun *struct {
-		Event string `json:"event"`
+		Event          string `json:"event"`
+		HeadRepository *struct {
+			ID int64 `json:"id"`
+		} `json:"head_repository"` // nil: it was deleted
 	} `json:"workflow_run"`
 	Repository struct {
 		ID            int64  `json:"id"`
@@ -151,6 +154,15 @@ func (j *Job) RunURL() string {
 		return ""
 	}
 	return fmt.Sprintf("%s/%s/actions/runs/%d", strings.TrimRight(j.ServerURL, "/"), j.Repository, j.RunID)
+}
+
+// ArtifactURL is the page of an artifact; empty where there is none.
+func (j *Job) ArtifactURL(id int64) string {
+	run := j.RunURL()
+	if run == "" || id == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s/artifacts/%d", run, id)
 }
 
 // Private are the variables of a step that are for the step alone: they hold secrets, or lead to files and services with which the

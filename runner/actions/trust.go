@@ -41,10 +41,12 @@ func (j *Job) PolicyCommit() (string, error) {
 
 // Foreign says why the job's files may be somebody's who may not write to the repository; empty if they aren't.
 func (j *Job) Foreign() string {
-	pr := j.Payload.PullRequest
+	pr, after := j.Payload.PullRequest, j.Payload.WorkflowRun
 	switch {
 	case j.Event == "pull_request_target":
 		return "the event pull_request_target"
+	case after != nil && strings.HasPrefix(after.Event, "pull_request") && (after.HeadRepository == nil || after.HeadRepository.ID != j.Payload.Repository.ID):
+		return "what follows a pull request from a fork"
 	case pr == nil:
 		return ""
 	case pr.Head.Repo == nil || pr.Base.Repo == nil || pr.Head.Repo.ID != pr.Base.Repo.ID:
