@@ -51,9 +51,14 @@ soak: build image ## 20,000 connections in sequence, and all kinds for SOAK, aft
 	SOAK=$(SOAK) go test -tags docker -count=1 -timeout 24h -run 'TestNetwork(Load|Soak)$$' -v ./cmd/agent-sandbox
 
 .PHONY: bench
-bench: build image ## start-up, extraction and the network against docker run, in tables
+bench: build image ## start-up, extraction, the network and the action, in tables
 	@$(scripts)/bench
 	@$(MAKE) --no-print-directory bench-network
+	@$(MAKE) --no-print-directory bench-action
+
+.PHONY: bench-action
+bench-action: build image ## what the GitHub Action adds to a task, with act
+	@$(scripts)/bench-action
 
 .PHONY: bench-network
 bench-network: build image ## the network of a run beside docker run's
