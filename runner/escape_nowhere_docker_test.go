@@ -3,26 +3,20 @@
 package runner
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runnertest"
@@ -85,14 +79,27 @@ echo all of it worked
 kill $sleeper
 read -r _ || true`
 
-// TestEscapeNowhere: while the agent works at GitHub, its token is in no process and no file of the sandbox, nor in anything that the engine
-// or the run's record has, in whatever spelling. A text that was planted there is found by the same search.
-func TestEscapeNowhere(t *testing.T) {
-	l := testLab(t)
+// nowhere is a run whose sandbox was searched while the agent was in the middle of a push.
+type nowhere struct {
+	traces
+	inspected, image string // what the engine shows of the container, and of its image with all layers
+	token            string
+	box              *box
+	gitHub           *runnertest.GitHub
+	client           *http.Client
+}
+
+// The halves of what is planted.
+const plantedHalf, plantedOther = "planted-0aXbYcZd", "1eWfVgUh-planted"
+
+// searchedPush makes one, and waits for its end.
+func (l *lab) searchedPush(t *testing.T) *nowhere {
+	t.Helper()
+	const push = "/acme/shop.git/git-receive-pack"
 	gh, shop, s := atApp(t, mayPush, "")
+	n := &nowhere{gitHub: gh, client: s.credentials.HTTP}
 	hold, held := make(chan struct{}), make(chan struct{})
-	gh.Inject(runnertest.Fault{Method: "POST", Path: "/acme/shop.git/git-receive-pack", Skip: 1, Hold: hold, Held: sync.OnceFunc(func() { close(held) })})
-	const half, other = "planted-0aXbYcZd", "1eWfVgUh-planted"
+	gh.Inject(runnertest.Fault{Method: "POST", Path: push, Skip: 1, Hold: hold, Held: sync.OnceFunc(func() { close(held) })})
 	started := make(chan string, 1)
 	s.handler = func(e event.Envelope) error {
 		if _, ok := e.Data.(event.AgentStarted); ok {
@@ -102,108 +109,127 @@ func TestEscapeNowhere(t *testing.T) {
 	}
 	more, input := io.Pipe()
 	s.stdin = more
-	type searched struct {
-		traces
-		inspected, image string
-		token            string
-		err              error
-	}
-	during := make(chan searched, 1)
+	searched := make(chan error, 1)
 	go func() {
 		defer input.Close()
 		defer close(hold)
-		var s searched
-		if s.err = seen(t.Context(), func() bool { return isClosed(held) }); s.err == nil {
-			run := <-started
-			s.token = gh.Live()[0].Text
-			texts := spelled("token", ownPart(s.token))
-			for name, text := range spelled("planted", half+other) {
-				texts[name] = text
-			}
-			s.inspected, s.image = inspectRun(t, run), docker(t, "history", "--no-trunc", l.image)+docker(t, "image", "inspect", l.image)
-			s.traces, s.err = l.searchTraces(t, run, texts)
+		err := seen(t.Context(), func() bool { return isClosed(held) })
+		if err == nil {
+			err = n.search(t, l, <-started)
 		}
-		during <- s
+		searched <- err
 	}()
-	b := l.start(t, s, []string{"bash", "-c", heldPush, "agent", half, other}, nil)
-	got := <-during
-	if got.err != nil || b.err != nil || b.result.ExitCode != 0 || !strings.Contains(string(b.stdout), "all of it worked\n") {
-		t.Fatalf("exit %d, %v, %v\n%s%s", b.result.ExitCode, b.err, got.err, b.stdout, b.stderr)
+	n.box = l.start(t, s, []string{"bash", "-c", heldPush, "agent", plantedHalf, plantedOther}, nil)
+	err, b := <-searched, n.box
+	if err != nil || b.err != nil || b.result.ExitCode != 0 || !strings.Contains(string(b.stdout), "all of it worked\n") {
+		t.Fatalf("exit %d, %v, %v\n%s%s", b.result.ExitCode, b.err, err, b.stdout, b.stderr)
 	}
 	if shop.Ref("refs/heads/agent/one") == "" || shop.Ref("refs/heads/agent/held") == "" {
 		t.Error("the pushes did not arrive")
 	}
-	t.Logf("searched %d processes with %d bytes, and %d files with %d bytes", len(got.Processes), got.memory(), got.Files, got.FileBytes)
+	return n
+}
 
-	inside := func(where func(string) bool, control ...string) func(*testing.T, func(string)) {
-		return func(t *testing.T, _ func(string)) {
-			for _, hit := range got.Found {
-				if strings.HasPrefix(hit.Text, "token ") && where(hit.Where) {
-					t.Errorf("the %s is in %s", hit.Text, hit.Where)
-				}
-			}
-			for _, c := range control {
-				if !slices.ContainsFunc(got.Found, func(h trace) bool { return h.Where == c && strings.HasPrefix(h.Text, "planted ") }) {
-					t.Errorf("what was planted in %s is not found: the entry proves nothing; found: %v", c, got.Found)
-				}
-			}
+// search looks through the sandbox of a run and what the engine has of it.
+func (n *nowhere) search(t *testing.T, l *lab, run string) (err error) {
+	t.Helper()
+	n.token = n.gitHub.Live()[0].Text
+	texts := spelled("token", ownPart(n.token))
+	for name, text := range spelled("planted", plantedHalf+plantedOther) {
+		texts[name] = text
+	}
+	n.inspected, n.image = inspectRun(t, run), docker(t, "history", "--no-trunc", l.image)+docker(t, "image", "inspect", l.image)
+	n.traces, err = l.searchTraces(t, run, texts)
+	return err
+}
+
+// TestEscapeNowhere: while the agent works at GitHub, its token is in no process and no file of the sandbox, nor in anything that the engine
+// or the run's record has, in whatever spelling. A text that was planted there is found by the same search.
+func TestEscapeNowhere(t *testing.T) {
+	l := testLab(t)
+	n := l.searchedPush(t)
+	t.Logf("searched %d processes with %d bytes, and %d files with %d bytes", len(n.Processes), n.memory(), n.Files, n.FileBytes)
+	for _, name := range []string{"guest", "git-remote-http", "bash"} {
+		if !slices.ContainsFunc(n.Processes, func(p searchedProcess) bool { return strings.HasPrefix(p.Name, name) && p.Memory > 100<<10 }) {
+			t.Errorf("the process %s was not searched: %v", name, n.Processes)
 		}
 	}
 	isFile := func(where string) bool { return strings.HasPrefix(where, "/") }
-	l.entry(t, "credentials", "a token in the memory of any process", "it is attached outside", inside(func(w string) bool { return strings.HasPrefix(w, "memory ") }, "memory bash", "memory sleep"))
-	l.entry(t, "credentials", "a token in the environment or arguments of any process", "it is attached outside", inside(func(w string) bool { return !isFile(w) }, "environ sleep"))
-	l.entry(t, "credentials", "a token in any file, also of the image", "it is attached outside", inside(isFile, "/tmp/planted", "/workspace/planted.base64"))
-	for _, name := range []string{"guest", "git-remote-http", "bash"} {
-		if !slices.ContainsFunc(got.Processes, func(p searchedProcess) bool { return strings.HasPrefix(p.Name, name) && p.Memory > 100<<10 }) {
-			t.Errorf("the process %s was not searched: %v", name, got.Processes)
+	isMemory := func(where string) bool { return strings.HasPrefix(where, "memory ") }
+	const outside = "it is attached outside"
+	l.entry(t, "credentials", "a token in the memory of any process", outside, n.notIn(isMemory, "memory bash", "memory sleep"))
+	l.entry(t, "credentials", "a token in the environment or arguments of any process", outside,
+		n.notIn(func(where string) bool { return !isFile(where) }, "environ sleep"))
+	l.entry(t, "credentials", "a token in any file, also of the image", outside, n.notIn(isFile, "/tmp/planted", "/workspace/planted.base64"))
+	l.entry(t, "credentials", "a token in what the engine has, of the container and of the image", outside, func(t *testing.T, _ func(string)) {
+		wantNone(t, "docker inspect", n.inspected, n.token, n.box.result.Run)
+		wantNone(t, "the image's layers", n.image, n.token, "agent-sandbox")
+	})
+	l.entry(t, "credentials", "a token in logs, events, plan, change set and manifest", outside, n.notInRecord)
+	l.entry(t, "credentials", "use after the end", "every token is revoked, and that is tried", n.notUsable)
+}
+
+// notIn is an entry: the token is in none of the places, and what was planted in some of them is found.
+func (n *nowhere) notIn(where func(string) bool, planted ...string) func(*testing.T, func(string)) {
+	return func(t *testing.T, _ func(string)) {
+		for _, hit := range n.Found {
+			if strings.HasPrefix(hit.Text, "token ") && where(hit.Where) {
+				t.Errorf("the %s is in %s", hit.Text, hit.Where)
+			}
+		}
+		for _, place := range planted {
+			if !slices.ContainsFunc(n.Found, func(h trace) bool { return h.Where == place && strings.HasPrefix(h.Text, "planted ") }) {
+				t.Errorf("what was planted in %s is not found: the entry proves nothing; found: %v", place, n.Found)
+			}
 		}
 	}
-	l.entry(t, "credentials", "a token in what the engine has, of the container and of the image", "it is attached outside", func(t *testing.T, _ func(string)) {
-		wantNone(t, "docker inspect", got.inspected, got.token, b.result.Run)
-		wantNone(t, "the image's layers", got.image, got.token, "agent-sandbox")
-	})
-	l.entry(t, "credentials", "a token in logs, events, plan, change set and manifest", "it is attached outside", func(t *testing.T, _ func(string)) {
-		record := readAll(t, b.result.Dir)
-		for _, name := range []string{runs.EventsFile, runs.PlanFile, runs.StdoutFile, runs.StderrFile, runs.PatchFile, runs.ManifestFile} {
-			if _, there := record[name]; !there {
-				t.Errorf("there is no %s to be searched", name)
-			}
+}
+
+func (n *nowhere) notInRecord(t *testing.T, _ func(string)) {
+	record := readAll(t, n.box.result.Dir)
+	for _, name := range []string{runs.EventsFile, runs.PlanFile, runs.StdoutFile, runs.StderrFile, runs.PatchFile, runs.ManifestFile} {
+		if _, there := record[name]; !there {
+			t.Errorf("there is no %s to be searched", name)
 		}
-		var whole strings.Builder
-		for _, text := range record {
-			whole.WriteString(text)
+	}
+	var whole strings.Builder
+	for _, text := range record {
+		whole.WriteString(text)
+	}
+	wantNone(t, "the record", whole.String()+string(n.box.stdout)+string(n.box.stderr), n.token, n.box.result.Run)
+	for _, text := range spelled("planted", plantedHalf+plantedOther) {
+		if strings.Contains(whole.String(), text) {
+			return // the change set has the planted file
 		}
-		wantNone(t, "the record", whole.String()+string(b.stdout)+string(b.stderr), got.token, b.result.Run)
-		for name := range spelled("planted", half+other) {
-			if strings.Contains(whole.String(), spelled("planted", half+other)[name]) {
-				return // the change set has the planted file
-			}
-		}
-		t.Error("what was planted in the project is not found: the entry proves nothing")
-	})
-	l.entry(t, "credentials", "use after the end", "every token is revoked, and that is tried", func(t *testing.T, _ func(string)) {
-		use := func(text string) int {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.github.com/repos/acme/shop/issues", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.Header.Set("Authorization", "Bearer "+text)
-			resp, err := s.credentials.HTTP.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = resp.Body.Close()
-			return resp.StatusCode
-		}
-		gh.AddToken(runnertest.Token{Text: gitHubToken, Permissions: map[string]string{"issues": "read"}})
-		if after, control := use(got.token), use(gitHubToken); after != http.StatusUnauthorized || control != http.StatusOK {
-			t.Errorf("the token is answered with %d, one that is good with %d", after, control)
-		}
-		c := b.result.Summary.Credentials[0]
-		if c.Revoked != event.RevocationVerified || c.Used == nil || c.Used.Permissions["issues"] != "write" || c.Granted == nil || c.Requested == nil {
-			t.Errorf("the record is %+v", c)
-		}
-	})
+	}
+	t.Error("what was planted in the project is not found: the entry proves nothing")
+}
+
+func (n *nowhere) notUsable(t *testing.T, _ func(string)) {
+	n.gitHub.AddToken(runnertest.Token{Text: gitHubToken, Permissions: map[string]string{"issues": "read"}})
+	if after, control := n.use(t, n.token), n.use(t, gitHubToken); after != http.StatusUnauthorized || control != http.StatusOK {
+		t.Errorf("the token is answered with %d, one that is good with %d", after, control)
+	}
+	c := n.box.result.Summary.Credentials[0]
+	if c.Revoked != event.RevocationVerified || c.Used == nil || c.Used.Permissions["issues"] != "write" || c.Granted == nil || c.Requested == nil {
+		t.Errorf("the record is %+v", c)
+	}
+}
+
+// use is how GitHub answers a request with the token.
+func (n *nowhere) use(t *testing.T, token string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://api.github.com/repos/acme/shop/issues", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := n.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
 }
 
 // wantNone searches a text for a token, and for something that is there.
@@ -238,106 +264,4 @@ func readAll(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return all
-}
-
-// ownPart is the part of a token that is nobody else's: all JWTs of one algorithm begin alike.
-func ownPart(token string) string {
-	_, rest, _ := strings.Cut(token, ".")
-	return rest
-}
-
-// spelled are the spellings of a secret, cut into pieces that overlap, so that a secret which is split is found too.
-func spelled(name, secret string) map[string]string {
-	reversed := []byte(secret)
-	slices.Reverse(reversed)
-	whole := map[string]string{
-		"text": secret, "text backwards": string(reversed),
-		"hex": hex.EncodeToString([]byte(secret)), "HEX": strings.ToUpper(hex.EncodeToString([]byte(secret))),
-	}
-	for before := range 3 {
-		// The first and the last four characters have a part of what stands around.
-		encoded := []byte(strings.Repeat(".", before) + secret)
-		whole[fmt.Sprintf("base64 at %d", before)] = inner(base64.RawStdEncoding.EncodeToString(encoded))
-		whole[fmt.Sprintf("base64url at %d", before)] = inner(base64.RawURLEncoding.EncodeToString(encoded))
-	}
-	for form, format := range map[string]string{"URL": "%%%02X", "url": "%%%02x", "JSON": `\u%04x`, "C": `\x%02x`} {
-		var b strings.Builder
-		for _, c := range []byte(secret) {
-			fmt.Fprintf(&b, format, c)
-		}
-		whole[form] = b.String()
-	}
-	const piece, step = 16, 8
-	pieces := map[string]string{}
-	for form, text := range whole {
-		for at := 0; at+piece <= len(text); at += step {
-			pieces[fmt.Sprintf("%s %s, from %d", name, form, at)] = text[at : at+piece]
-		}
-	}
-	return pieces
-}
-
-func inner(encoded string) string { return encoded[4 : len(encoded)-4] }
-
-// traces is tracesearch's report; see there.
-type traces struct {
-	Processes []searchedProcess `json:"processes"`
-	Files     int               `json:"files"`
-	FileBytes int64             `json:"file_bytes"`
-	Found     []trace           `json:"found"`
-}
-
-type searchedProcess struct {
-	PID    int
-	Name   string
-	Memory int64
-}
-
-type trace struct{ Where, Text string }
-
-func (t traces) memory() (n int64) {
-	for _, p := range t.Processes {
-		n += p.Memory
-	}
-	return n
-}
-
-// searchTraces looks for the texts in all that a running sandbox has.
-func (l *lab) searchTraces(t *testing.T, run string, texts map[string]string) (traces, error) {
-	t.Helper()
-	encoded := map[string][]byte{}
-	for name, text := range texts {
-		encoded[name] = []byte(text)
-	}
-	request, err := json.Marshal(map[string]any{"texts": encoded})
-	if err != nil {
-		return traces{}, err
-	}
-	id := docker(t, "ps", "--quiet", "--filter", "label=agent-sandbox="+run)
-	cmd := exec.CommandContext(t.Context(), "docker", "run", "--rm", "--interactive", "--network", "none", "--pid", "container:"+id, "--user", "0",
-		"--cap-add", "SYS_PTRACE", "--security-opt", "apparmor=unconfined", "--volume", l.traces+":/tracesearch:ro", "--entrypoint", "/tracesearch", l.image)
-	var stderr bytes.Buffer
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(request), &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return traces{}, fmt.Errorf("tracesearch: %w\n%s", err, stderr.Bytes())
-	}
-	var found traces
-	return found, json.Unmarshal(out, &found)
-}
-
-// seen waits until something has happened at a server.
-func seen(ctx context.Context, happened func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, boxTimeout)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !happened() {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for what should be seen: %w", ctx.Err())
-		case <-tick.C:
-		}
-	}
-	return nil
 }
