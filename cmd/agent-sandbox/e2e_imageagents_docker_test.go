@@ -55,7 +55,7 @@ func TestLockAgents(t *testing.T) {
 	const task = "mend the test"
 	u.wantRefused(u.sandbox(true, "run", task), "no entry for "+base+" with claude", "image lock")
 	bare := newUser(t)
-	bare.env = u.env
+	bare.env = append(bare.env, "ANTHROPIC_API_KEY="+agentCases()[0].key)
 	bare.wantRefused(bare.sandbox(true, "run", "--agent", "claude", task), "no entry for "+defaultImage+" with claude", "`agent: claude` in the policy", "image lock")
 	u.wantCode(u.sandbox(false, "image", "lock", "--offline"), 0)
 	lock := filepath.Join(u.project, image.LockFile)
