@@ -4,6 +4,8 @@ package main
 
 import (
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -34,13 +36,14 @@ func (h *hosted) wantNoForgery(s hostedStep) {
 	for _, c := range commandsOf(s.log) {
 		head, _, _ := strings.Cut(strings.TrimPrefix(c, "::"), "::")
 		kind, fields, _ := strings.Cut(head, " ")
-		switch kind {
-		case "group", "endgroup", "warning", "error", "notice", "add-mask":
-			if strings.Contains(fields, "forged") && !strings.Contains(fields, "file=") || strings.Contains(fields, "title=forged") {
+		if !slices.Contains([]string{"group", "endgroup", "warning", "error", "notice", "add-mask"}, kind) {
+			h.t.Errorf("the log has the command %q", c)
+		}
+		for field := range strings.SplitSeq(fields, ",") {
+			key, value, _ := strings.Cut(field, "=")
+			if field != "" && key != "file" && (key != "title" || strings.Contains(value, "forged")) {
 				h.t.Errorf("a command has the agent's words in its fields: %q", c)
 			}
-		default:
-			h.t.Errorf("the log has the command %q", c)
 		}
 	}
 	for name, value := range h.outputs() {
@@ -53,7 +56,8 @@ func (h *hosted) wantNoForgery(s hostedStep) {
 			h.t.Errorf("%s has %q", name, text)
 		}
 	}
-	if summary := h.fileCommand("step_summary"); strings.Contains(summary, "<img") || strings.Contains(summary, "](") || strings.ContainsAny(summary, "\x1b\x00") {
+	// In a code span nothing has a meaning.
+	if summary := regexp.MustCompile("`[^`\n]*`").ReplaceAllString(h.fileCommand("step_summary"), ""); strings.Contains(summary, "forged") || strings.Contains(summary, "<img") || strings.Contains(summary, "](") || strings.ContainsAny(summary, "\x1b\x00") {
 		h.t.Errorf("the summary has markup of the agent's: %q", summary)
 	}
 	for line := range strings.Lines(s.log) {
@@ -76,7 +80,7 @@ for d in (".github/workflows", ".husky", "plain"):
                  b"<img src=x onerror=forged>", b"[forged](javascript:forged)", b"` + "`" + `forged` + "`" + `|forged|", b"a,title=forged", b"a::forged", b"##[error]forged",
                  b"\xff\xfeforged", b"-forged", b"$(forged)", b"\xe2\x80\xaeforged"):
         open(os.path.join(d.encode(), name), "w").close()
-open(".github/workflows/control.yml", "w").write("on: push\n")
+open(".github/workflows/!control.yml", "w").write("on: push\n")
 `
 
 // The agent's words get no further than its part of the log.
@@ -84,8 +88,8 @@ func TestActionHostileFileNames(t *testing.T) {
 	h := newHosted(t, map[string]string{"names.py": hostileNames})
 	s := h.run(map[string]string{"image": testImage(), "command": "python3 names.py", "apply": "none"})
 	s.want(true, nil)
-	wantLog(t, s.log, ".github/workflows/control.yml")
-	if !strings.Contains(h.fileCommand("step_summary"), ".github/workflows/control.yml") {
+	wantLog(t, s.log, ".github/workflows/!control.yml")
+	if !strings.Contains(h.fileCommand("step_summary"), ".github/workflows/!control.yml") {
 		t.Error("the summary does not list the control: it proves nothing")
 	}
 	h.wantNoForgery(s)
