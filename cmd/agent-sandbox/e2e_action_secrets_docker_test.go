@@ -105,9 +105,20 @@ func withoutMasks(log string) string {
 	return b.String()
 }
 
-// ofAgent is the agent's part of a log, without the command line in it.
+// ofAgent is the agent's part of a log, which is where workflow commands are stopped, without the command line in it.
 func ofAgent(log string) string {
-	_, text, _ := strings.Cut(log, "::stop-commands::")
+	var agents strings.Builder
+	for rest := log; ; {
+		_, after, found := strings.Cut(rest, "::stop-commands::")
+		if !found {
+			break
+		}
+		token, after, _ := strings.Cut(after, "\n")
+		var text string
+		text, rest, _ = strings.Cut(after, "::"+token+"::")
+		agents.WriteString(text)
+	}
+	text := agents.String()
 	for _, line := range strings.Split(rummage, "\n") {
 		text = strings.ReplaceAll(text, line, "")
 	}
