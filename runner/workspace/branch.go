@@ -165,13 +165,18 @@ func (b *branchMaker) make(ctx context.Context, changes []*Change) error {
 
 // tree gives the ids of the base's tree and of the one with the changes, and those that are in it.
 func (b *branchMaker) tree(ctx context.Context, changes []*Change) (before, after string, taken []*Change, err error) {
-	index := b.temp.git.with("GIT_INDEX_FILE=" + b.scratch + string(os.PathSeparator) + "index")
+	file := "GIT_INDEX_FILE=" + b.scratch + string(os.PathSeparator) + "index"
+	index, writer := b.temp.git.with(file), b.temp.writer.with(file)
+	write := []string{"write-tree"}
+	if b.temp.lent { // the writer can't see what is the user's
+		write = append(write, "--missing-ok")
+	}
 	if b.cfg.Base != "" {
 		if _, err := index.run(ctx, nil, "read-tree", b.cfg.Base); err != nil {
 			return "", "", nil, fmt.Errorf("the commit that the run started from can't be read: %w", err)
 		}
 	}
-	if before, err = index.line(ctx, "write-tree"); err != nil {
+	if before, err = writer.line(ctx, write...); err != nil {
 		return "", "", nil, err
 	}
 	if taken, err = b.leaveOut(ctx, index, changes); err != nil {
@@ -187,7 +192,7 @@ func (b *branchMaker) tree(ctx context.Context, changes []*Change) (before, afte
 	if _, err := index.run(ctx, strings.NewReader(entries), "update-index", "-z", "--index-info"); err != nil {
 		return "", "", nil, err
 	}
-	after, err = index.line(ctx, "write-tree")
+	after, err = writer.line(ctx, write...)
 	return before, after, taken, err
 }
 

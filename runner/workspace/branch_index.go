@@ -149,7 +149,7 @@ func (b *branchMaker) store(ctx context.Context, changes []*Change) (string, err
 		_ = w.CloseWithError(err)
 		done <- err
 	}()
-	_, err := b.temp.git.run(ctx, r, "fast-import", "--quiet", "--done")
+	_, err := b.temp.writer.run(ctx, r, "fast-import", "--quiet", "--done")
 	_ = r.CloseWithError(errors.Join(err, io.ErrClosedPipe))
 	if feedErr := <-done; feedErr != nil && !errors.Is(feedErr, io.ErrClosedPipe) {
 		return "", feedErr

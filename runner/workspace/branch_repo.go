@@ -120,6 +120,10 @@ type tempRepo struct {
 	git  *gitCmd
 	path string
 	home string
+
+	// writer is for commands that write objects: git, but for what lend does.
+	writer *gitCmd
+	lent   bool
 }
 
 // newScratch makes the private directory for an operation on git. Root working for somebody else makes it
@@ -134,6 +138,7 @@ func newScratch(runDir string) (string, error) {
 func newTempRepo(git *gitCmd, scratch string, of *userRepo) (*tempRepo, error) {
 	t := &tempRepo{path: filepath.Join(scratch, "repo.git"), home: scratch}
 	t.git = git.in(t.path, t.path)
+	t.writer = t.git
 	for _, dir := range []string{"", "objects", "objects/info", "objects/pack", "refs", "refs/heads"} {
 		if err := os.Mkdir(filepath.Join(t.path, dir), 0o700); err != nil {
 			return nil, err
@@ -153,6 +158,17 @@ func newTempRepo(git *gitCmd, scratch string, of *userRepo) (*tempRepo, error) {
 		}
 	}
 	return t, t.copyShallow(of)
+}
+
+// lend shows the user's objects to commands that read alone. A command that is to write an object which is there already sets its times
+// instead (git's check_and_freshen), also where it is the user's; without them it writes one of our own.
+func (t *tempRepo) lend(of *userRepo) error {
+	name := quoteName("", filepath.ToSlash(filepath.Join(of.common, "objects")))
+	if !strings.HasPrefix(name, `"`) {
+		name = `"` + name + `"` // a colon would begin another directory
+	}
+	t.lent, t.writer, t.git = true, t.git, t.git.with("GIT_ALTERNATE_OBJECT_DIRECTORIES="+name)
+	return os.Remove(filepath.Join(t.path, "objects", "info", "alternates"))
 }
 
 // write makes a new file in the repository.

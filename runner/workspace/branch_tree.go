@@ -31,6 +31,9 @@ func ResultTree(ctx context.Context, runDir string, cs *ChangeSet) (id string, e
 		return "", err
 	}
 	defer b.host.Close()
+	if err := b.temp.lend(b.user); err != nil {
+		return "", err
+	}
 	_, id, _, err = b.tree(ctx, take)
 	return id, err
 }
