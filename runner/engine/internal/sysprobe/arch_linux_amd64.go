@@ -3,6 +3,9 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -62,6 +65,11 @@ func archCalls() []attempt {
 		}
 		all = append(all, attempt{c.name, want, func() (string, error) { return viaInt80(c.args...) }})
 	}
+	for i, a := range all {
+		if a.name == "socketcall" || strings.HasPrefix(a.name, "int80 ") || slices.ContainsFunc(calls32(), func(c call32) bool { return c.name == a.name }) {
+			all[i].strict = append(a.strict, unix.SignalName(noEntry))
+		}
+	}
 	return all
 }
 
@@ -97,10 +105,28 @@ func calls32() []call32 {
 	}
 }
 
+// noEntry is the answer of a kernel without a 32-bit entry (CONFIG_IA32_EMULATION, or ia32_emulation=off): int 0x80 is a general
+// protection fault there. No filter answers so, and no call was made.
+const noEntry = unix.SIGSEGV
+
+// enter32 is int80, or killed for noEntry.
+func enter32(a [6]uint32) (r int32, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			err = killed{noEntry}
+		}
+	}()
+	return int80(a[0], a[1], a[2], a[3], a[4], a[5]), nil
+}
+
 func viaInt80(args ...uint32) (string, error) {
 	var a [6]uint32
 	copy(a[:], args)
-	r := int80(a[0], a[1], a[2], a[3], a[4], a[5])
+	r, err := enter32(a)
+	if err != nil {
+		return "", err
+	}
 	if r < 0 {
 		return "", syscall.Errno(-r)
 	}
@@ -145,7 +171,10 @@ func viaX32(nr, arg uintptr) (string, error) {
 }
 
 func cloneByInt80() (string, error) {
-	r := int80(120, unix.CLONE_NEWUSER|uint32(unix.SIGCHLD), 0, 0, 0, 0)
+	r, err := enter32([6]uint32{120, unix.CLONE_NEWUSER | uint32(unix.SIGCHLD)})
+	if err != nil {
+		return "", err
+	}
 	if r == 0 { // the child: a copy of one thread of a Go program can do nothing but end
 		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 	}
