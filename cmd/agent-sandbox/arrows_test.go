@@ -62,7 +62,7 @@ func arrows() map[string][]string {
 		"runner/event": nil,
 		"runner/broker": {
 			"policy", "runner/secret",
-			"github.com/go-jose/go-jose/v4", "github.com/jackc/pgx/v5", "github.com/prometheus/client_golang", "go.yaml.in/yaml/v4", "golang.org/x/sync", "modernc.org/sqlite",
+			"github.com/go-jose/go-jose/v4", "github.com/jackc/pgx/v5", "go.yaml.in/yaml/v4", "golang.org/x/sync", "modernc.org/sqlite",
 		},
 		"runner/broker/selftest": {"runner/secret", "github.com/go-jose/go-jose/v4"},
 		"runner/secret":          nil,

@@ -65,7 +65,7 @@ type Broker struct {
 	now     func() time.Time
 	mux     *http.ServeMux
 	checks  []check
-	metrics *metrics
+	metrics *metricSet
 
 	byRepository *limiter      // exchanges
 	byAddress    *limiter      // tokens that are not valid

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -80,7 +80,7 @@ func (b *Broker) grant(ctx context.Context, a *attempt) (*answer, error) {
 	}
 	ans := newAnswer(tok, a)
 	if err := b.store.write(ctx, b.recordOf(a, codeGranted, "", ans)); err != nil {
-		b.metrics.unrecorded.Inc()
+		b.metrics.unrecorded.inc()
 		b.revoke(ctx, a.app, tok.Token)
 		return nil, fmt.Errorf("audit record: %w", err)
 	}
@@ -106,24 +106,42 @@ func (b *Broker) settle(ctx context.Context, a *attempt, no *refusal) {
 		if err := b.store.giveBack(ctx, a.claims); err != nil {
 			b.log.Error("token not given back", "trace_id", a.trace, "error", err)
 		} else {
-			b.metrics.givenBack.Inc()
+			b.metrics.givenBack.inc()
 		}
 	}
 	if err := b.store.write(ctx, b.recordOf(a, no.code, no.reason, nil)); err != nil {
-		b.metrics.unrecorded.Inc()
+		b.metrics.unrecorded.inc()
 		b.log.Error("refusal not recorded", "trace_id", a.trace, "error", err)
 	}
 }
 
-// scopeForm and identityForm are compiled once and never changed. What they let through can stand in a path.
-var (
-	scopeForm    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$`)
-	identityForm = regexp.MustCompile(`^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$`)
-)
+// form tells whether a name has at most that many characters, all of them letters and digits of ASCII or among rest, and the first, if not a letter or
+// digit, among first.
+func form(name string, most int, first, rest string) bool {
+	for i := range len(name) {
+		also := rest
+		if i == 0 {
+			also = first
+		}
+		c := name[i]
+		if alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'; !alnum && strings.IndexByte(also, c) < 0 {
+			return false
+		}
+	}
+	return name != "" && len(name) <= most
+}
+
+// isIdentity and isScope let through what can stand in a path.
+func isIdentity(name string) bool { return form(name, 100, "_-", "._-") }
+
+func isScope(name string) bool {
+	owner, repository, ok := strings.Cut(name, "/")
+	return ok && form(owner, 39, "", "-") && form(repository, 100, "_-", "._-")
+}
 
 func (b *Broker) checkScope(_ context.Context, a *attempt) error {
 	scopes, identities := a.query["scope"], a.query["identity"]
-	if len(scopes) != 1 || len(identities) != 1 || !scopeForm.MatchString(scopes[0]) || !identityForm.MatchString(identities[0]) {
+	if len(scopes) != 1 || len(identities) != 1 || !isScope(scopes[0]) || !isIdentity(identities[0]) {
 		return refuse(codeInvalid, "scope or identity is malformed", "scope %.200q, identity %.200q", scopes, identities)
 	}
 	a.scope, a.identity = scopes[0], identities[0]

@@ -77,30 +77,6 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// The metrics tell what happened.
-func TestMetrics(t *testing.T) {
-	w := newWorld(t)
-	w.control()
-	w.ask(http.MethodGet, good, "Bearer x.y.z")
-	w.ask(http.MethodGet, "scope=acme/shop&identity=nobody", w.mint(nil))
-	text := get(w.b, "/metrics").Body.String()
-	for _, line := range []string{
-		`agent_sandbox_broker_exchanges_total{outcome="granted"} 1`,
-		`agent_sandbox_broker_exchanges_total{outcome="unauthenticated"} 1`,
-		`agent_sandbox_broker_exchanges_total{outcome="not_found"} 1`,
-		`agent_sandbox_broker_exchanges_total{outcome="internal"} 0`,
-		`agent_sandbox_broker_exchange_seconds_count 3`,
-		`agent_sandbox_broker_exchanges_in_flight 0`,
-		`agent_sandbox_broker_jwks_fetches_total{result="ok"} 1`,
-		`agent_sandbox_broker_github_requests_total{status="204"} 2`, // the tokens that read the trust policies
-		`agent_sandbox_broker_revocations_failed_total 0`,
-	} {
-		if !strings.Contains(text, line+"\n") {
-			t.Errorf("no line %s in\n%s", line, text)
-		}
-	}
-}
-
 // A broker is ready while its database answers.
 func TestReady(t *testing.T) {
 	w := newWorld(t)

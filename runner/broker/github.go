@@ -236,7 +236,7 @@ func (b *Broker) revoke(ctx context.Context, a *githubApp, token string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if _, err := b.call(ctx, a, http.MethodDelete, "/installation/token", token, nil, nil); err != nil {
-		b.metrics.unrevoked.Inc()
+		b.metrics.unrevoked.inc()
 		b.log.Error("token not revoked: it ends by itself within the hour", "error", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // trustPolicy says whom a repository trusts, in octo-sts' words. Events is ours.
@@ -73,8 +74,15 @@ func anchored(pattern string) (*regexp.Regexp, error) {
 	return regexp.Compile(`^(?:` + pattern + `)$`)
 }
 
-// literalIDs are ids of repositories, one or several. A pattern that takes any would let every repository of GitHub in.
-var literalIDs = regexp.MustCompile(`^[0-9]+(?:\|[0-9]+)*$`)
+// isLiteralIDs is for the ids of one repository or several, as 12|34. A pattern that takes any would let every repository of GitHub in.
+func isLiteralIDs(pattern string) bool {
+	for id := range strings.SplitSeq(pattern, "|") {
+		if id == "" || strings.Trim(id, "0123456789") != "" {
+			return false
+		}
+	}
+	return true
+}
 
 // admitsJob compares the claims of a verified token with what the policy names.
 func (p *trustPolicy) admitsJob(c *claims, audience string) error {
@@ -101,7 +109,7 @@ func (p *trustPolicy) admitsJob(c *claims, audience string) error {
 // a fork, counts only where a claim pattern names it by its repository_id.
 func (p *trustPolicy) admitsRepository(c *claims, target repository) error {
 	own := c.RepositoryID == strconv.FormatInt(target.ID, 10) && c.OwnerID == strconv.FormatInt(target.Owner.ID, 10)
-	if !own && !literalIDs.MatchString(p.ClaimPattern["repository_id"]) {
+	if !own && !isLiteralIDs(p.ClaimPattern["repository_id"]) {
 		return fmt.Errorf("job of repository %s of owner %s, and no claim pattern that names it by repository_id", c.RepositoryID, c.OwnerID)
 	}
 	return nil

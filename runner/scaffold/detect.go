@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Project is what was found out about a directory.
@@ -149,11 +150,16 @@ func (d detector) hasTestScript() bool {
 	return json.Unmarshal(d.read("package.json"), &manifest) == nil && manifest.Scripts["test"] != ""
 }
 
+// onDemand compiles a pattern when it is first used: repetitions such as {0,200} take memory, and every command of the program has this package.
+func onDemand(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
+
 // plainPath is a path that can stand in YAML as it is.
-var plainPath = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._/-]{0,200}$`)
+var plainPath = onDemand(`^[A-Za-z0-9_][A-Za-z0-9._/-]{0,200}$`)
 
 // plainImage is a reference of an image that can (https://github.com/distribution/reference).
-var plainImage = regexp.MustCompile(`^[a-z0-9][A-Za-z0-9._/:@-]{0,254}$`)
+var plainImage = onDemand(`^[a-z0-9][A-Za-z0-9._/:@-]{0,254}$`)
 
 // devcontainer reads what it is built from (https://containers.dev/implementors/json_reference). With comments it is no JSON, and
 // then only known to be there.
@@ -175,10 +181,10 @@ func (d detector) devcontainer(p *Project) {
 		}
 		if file := c.Build.Dockerfile + c.DockerFile; file != "" {
 			// Relative to devcontainer.json. Outside of the project there is nothing to build from.
-			if file = path.Join(path.Dir(name), file); (plainPath.MatchString(file) || strings.HasPrefix(file, ".devcontainer/")) && d.exists(file) {
+			if file = path.Join(path.Dir(name), file); (plainPath().MatchString(file) || strings.HasPrefix(file, ".devcontainer/")) && d.exists(file) {
 				p.DevDockerfile = file
 			}
-		} else if plainImage.MatchString(c.Image) {
+		} else if plainImage().MatchString(c.Image) {
 			p.DevImage = c.Image
 		}
 		return
@@ -203,7 +209,7 @@ func (d detector) workflows() bool {
 	})
 }
 
-var repositoryName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$`)
+var repositoryName = onDemand(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}$`)
 
 // repository is the one that the remote "origin" has on github.com. git itself is not asked: this repository's configuration could
 // make it run a program.
@@ -227,7 +233,7 @@ func (d detector) repository() string {
 // githubName reads https://github.com/o/n.git, ssh://git@github.com/o/n and git@github.com:o/n.
 func githubName(remote string) string {
 	name, err := githubPath(remote)
-	if name = strings.TrimSuffix(strings.Trim(name, "/"), ".git"); err != nil || !repositoryName.MatchString(name) {
+	if name = strings.TrimSuffix(strings.Trim(name, "/"), ".git"); err != nil || !repositoryName().MatchString(name) {
 		return ""
 	}
 	return name
