@@ -118,6 +118,18 @@ func TestKeyless(t *testing.T) {
 	if code := verify("--owner-id", id.OwnerID+"1"); code != exitError {
 		t.Errorf("of another owner: exit status %d: %s", code, stderr)
 	}
+	log := runnertest.NewRekor(t, time.Now, false)
+	for name, content := range map[string][]byte{"trusted.json": j.sigstore.TrustedRoot(log), "logged.json": log.Log(file, "dsse 0.0.1", nil)} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code := verify("--owner-id", id.OwnerID, "--require-tlog"); code != exitError || !strings.Contains(stderr, "no word of a log") {
+		t.Errorf("a log is required: exit status %d: %s", code, stderr)
+	}
+	if code, stderr := j.run("manifest", "verify", "logged.json", "--trusted-root", "trusted.json", "--owner-id", id.OwnerID, "--require-tlog"); code != 0 {
+		t.Errorf("in a log: exit status %d: %s", code, stderr)
+	}
 	if strings.Contains(string(file), jobToken) {
 		t.Error("the job's token is in the manifest")
 	}

@@ -20,7 +20,7 @@ import (
 type verifyFlags struct {
 	key, identity, issuer, repository, owner, trusted string
 	artifacts, trees, policies                        []string
-	json                                              bool
+	requireLog, json                                  bool
 }
 
 func (a *app) manifestVerifyCommand() *cobra.Command {
@@ -28,13 +28,16 @@ func (a *app) manifestVerifyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify [flags] FILE|RUN...",
 		Short: "Check who signed manifests, and that they are about the files at hand",
-		Long: `verify answers six questions about each manifest, offline: is it a statement of this version (syntax), are these bytes signed
-(signature), by whom (identity), when (time), are the files at hand the ones that it is about (binding), and did an
-acceptable policy govern the run (policy). What is accepted comes from the flags alone, never from the manifest.
+		Long: `verify answers seven questions about each manifest, offline: is it a statement of this version (syntax), are these bytes signed
+(signature), by whom (identity), when (time), does a log of signatures have it (log), are the files at hand the ones that it is
+about (binding), and did an acceptable policy govern the run (policy). What is accepted comes from the flags alone, never from the manifest.
 
 Name who has to have signed: --key for a public key; for a job on GitHub --repository-id, --owner-id (of the organisation), or
 --identity with --issuer, and the certificate authorities with --trusted-root (sigstore's trusted_root.json; "gh attestation trusted-root" and "cosign
 trusted-root create" write it). Names of repositories can change hands, their ids can't.
+
+A manifest that says it is in a log of signatures (Rekor) has to be, if the trusted root names such logs; --require-tlog asks that of every
+manifest. Where no timestamp authority has signed, the time is that of the log, and so there has to be one.
 
 For a RUN, and for a FILE that lies beside them, the events, the patch and the logs are compared too.
 
@@ -51,7 +54,8 @@ Exit status: 0 if all that was asked holds, 1 if anything fails, 2 for wrong usa
 	flags.StringVar(&f.issuer, "issuer", "", "issuer of that identity; for ids it is GitHub's if not given")
 	flags.StringVar(&f.repository, "repository-id", "", "GitHub's id of the repository whose workflow has to have signed")
 	flags.StringVar(&f.owner, "owner-id", "", "GitHub's id of the user or organisation whose repository it has to be")
-	flags.StringVar(&f.trusted, "trusted-root", "", "file with the authorities that are trusted, for certificates and timestamps")
+	flags.StringVar(&f.trusted, "trusted-root", "", "file with the authorities that are trusted, for certificates and timestamps, and the logs")
+	flags.BoolVar(&f.requireLog, "require-tlog", false, "the signature has to be in a transparency log that the trusted root names")
 	flags.StringArrayVar(&f.artifacts, "artifact", nil, "file that has to be a subject of the manifest, such as a patch; repeatable")
 	flags.StringArrayVar(&f.trees, "tree", nil, "git tree that has to be a subject, such as that of a commit: $(git rev-parse REV^{tree}); repeatable")
 	flags.StringArrayVar(&f.policies, "policy-digest", nil, "digest of an acceptable policy (`policy check` prints it); repeatable")
@@ -98,12 +102,16 @@ func (a *app) verifyManifests(f verifyFlags, names []string) error {
 
 // acceptance is what the flags accept. Accepting anybody is not among it.
 func (f verifyFlags) acceptance() (manifest.Acceptance, error) {
-	a := manifest.Acceptance{Identity: f.identity, Issuer: f.issuer, Repository: f.repository, Owner: f.owner, Policies: f.policies, Trees: f.trees}
+	a := manifest.Acceptance{
+		Identity: f.identity, Issuer: f.issuer, Repository: f.repository, Owner: f.owner, Policies: f.policies, Trees: f.trees, RequireLog: f.requireLog,
+	}
 	switch {
 	case f.key == "" && f.identity == "" && f.repository == "" && f.owner == "":
 		return a, usage("nobody is named who has to have signed\nhint: --key FILE, --repository-id N, --owner-id N, or --identity ID --issuer URL")
 	case f.identity != "" && f.issuer == "" && f.repository == "" && f.owner == "":
 		return a, usage("--identity needs --issuer: without it anybody could have given that name\nhint: for jobs on GitHub it is %s", manifest.GitHubIssuer)
+	case f.requireLog && f.trusted == "":
+		return a, usage("--require-tlog needs --trusted-root, which names the logs")
 	case f.key == "" && f.trusted == "":
 		return a, usage("certificates need --trusted-root\nhint: `gh attestation trusted-root >trusted_root.json`, or `cosign trusted-root create`")
 	}

@@ -39,17 +39,21 @@ var errSignature = errors.New("the signature does not fit: the manifest was chan
 // verifyEnvelope checks that key signed the payload. Every signature of the envelope has to be that key's: one that
 // nobody checked must not look as if it counted.
 func verifyEnvelope(key crypto.PublicKey, e Envelope, payload []byte) error {
-	message := dsse.PAE(e.PayloadType, payload)
-	hash, err := hashOf(key)
-	if err != nil {
-		return err
-	}
 	if len(e.Signatures) != 1 {
 		return fmt.Errorf("it has %d signatures, not one", len(e.Signatures))
 	}
 	sig, err := base64.StdEncoding.Strict().DecodeString(e.Signatures[0].Sig)
 	if err != nil {
 		return fmt.Errorf("signature: %v", err)
+	}
+	return checkSignature(key, dsse.PAE(e.PayloadType, payload), sig)
+}
+
+// checkSignature checks a signature over a message with the hash that belongs to the kind of key.
+func checkSignature(key crypto.PublicKey, message, sig []byte) error {
+	hash, err := hashOf(key)
+	if err != nil {
+		return err
 	}
 	if hash != 0 {
 		h := hash.New()

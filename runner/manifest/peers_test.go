@@ -4,7 +4,6 @@ package manifest
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -120,15 +119,6 @@ func write(t *testing.T, dir, name string, content []byte) {
 	if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func publicPEM(t *testing.T, key any) []byte {
-	t.Helper()
-	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: pemPublic, Bytes: der})
 }
 
 func startFulcio(t *testing.T, issuer string) string {

@@ -17,10 +17,11 @@ import (
 
 // TrustedRoot has the authorities that a verifier trusts: sigstore trusted roots, such as `gh attestation trusted-root` and
 // `cosign trusted-root create` write them. Where one names logs of certificates, a certificate of its authorities has to be in one of
-// them, by the log's word. Of the logs of signatures (Rekor) nothing is used.
+// them, by the log's word. Where one names logs of signatures (Rekor), a manifest that says it is in one has to be.
 type TrustedRoot struct {
 	certificates []trusted
 	timestamps   []trusted
+	logs         []signatureLog
 }
 
 // trusted is one authority: its chain, from the certificate that issues to the root.
@@ -37,12 +38,19 @@ const maxTrusted = 4 << 20
 type trustedFile struct {
 	CertificateAuthorities []trustedAuthority `json:"certificateAuthorities"`
 	TimestampAuthorities   []trustedAuthority `json:"timestampAuthorities"`
-	CTLogs                 []struct {
-		PublicKey struct {
-			RawBytes []byte   `json:"rawBytes"`
-			ValidFor validity `json:"validFor"`
-		} `json:"publicKey"`
-	} `json:"ctlogs"`
+	CTLogs                 []trustedLog       `json:"ctlogs"`
+	TLogs                  []trustedLog       `json:"tlogs"`
+}
+
+type trustedLog struct {
+	BaseURL   string `json:"baseUrl"`
+	PublicKey struct {
+		RawBytes []byte   `json:"rawBytes"`
+		ValidFor validity `json:"validFor"`
+	} `json:"publicKey"`
+	LogID struct {
+		KeyID []byte `json:"keyId"`
+	} `json:"logId"`
 }
 
 type validity struct {
@@ -109,6 +117,14 @@ func (t *TrustedRoot) add(f trustedFile) error {
 		certificates[i].logs = logs
 	}
 	t.certificates, t.timestamps = append(t.certificates, certificates...), append(t.timestamps, timestamps...)
+	for _, l := range f.TLogs {
+		if len(l.LogID.KeyID) == 0 {
+			return errors.New("a log of signatures has no id")
+		}
+		// New kinds of keys come up: what is in such a log fails, and nothing else does.
+		key, _ := x509.ParsePKIXPublicKey(l.PublicKey.RawBytes)
+		t.logs = append(t.logs, signatureLog{l.BaseURL, l.LogID.KeyID, key, l.PublicKey.ValidFor.Start, l.PublicKey.ValidFor.End})
+	}
 	return nil
 }
 

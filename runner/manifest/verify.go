@@ -17,6 +17,7 @@ const (
 	AxisSignature Axis = "signature" // the key of the acceptance, or that of the certificate, signed these very bytes
 	AxisIdentity  Axis = "identity"  // whose key that is, by the acceptance
 	AxisTime      Axis = "time"      // when it was signed, by the word of an authority
+	AxisLog       Axis = "log"       // a log of signatures has it, by the log's word
 	AxisBinding   Axis = "binding"   // the files at hand are those that it is about
 	AxisPolicy    Axis = "policy"    // the run was governed by a policy of the acceptance
 )
@@ -87,8 +88,10 @@ type Acceptance struct {
 	Issuer     string
 	Repository string
 	Owner      string
-	// Trusted has the certificate authorities and the timestamp authorities. Required for certificates, and for a time.
+	// Trusted has the certificate authorities, the timestamp authorities and the logs. Required for certificates, and for a time.
 	Trusted *TrustedRoot
+	// RequireLog: the signature has to be in a log of signatures that is trusted. Without it that is only asked of a manifest that says so.
+	RequireLog bool
 
 	// Policies are the digests of acceptable policies; empty: any.
 	Policies []string

@@ -18,30 +18,33 @@ func (v *verification) signature() {
 	switch {
 	case mode == None:
 		v.say(AxisSignature, Failed, "nobody signed it: whoever owns the file can have changed it")
-		v.say(AxisIdentity, Skipped, "there is no signature")
-		v.say(AxisTime, Skipped, "there is no signature")
+		v.skip("there is no signature", "there is no signature")
 	case v.accept.Key != nil:
 		v.byKey(mode)
 	case mode == Keyless:
 		v.byCertificate()
 	default:
 		v.say(AxisSignature, Failed, "it is signed with a key, and no key was named to check it with")
-		v.say(AxisIdentity, Skipped, "a key tells nobody's name")
-		v.say(AxisTime, Skipped, "the signature is not checked")
+		v.skip("a key tells nobody's name", "the signature is not checked")
 	}
+}
+
+// skip leaves the questions behind that of the signature open.
+func (v *verification) skip(identity, otherwise string) {
+	v.say(AxisIdentity, Skipped, identity)
+	v.say(AxisTime, Skipped, otherwise)
+	v.say(AxisLog, Skipped, otherwise)
 }
 
 func (v *verification) byKey(mode Mode) {
 	if mode == Keyless {
 		v.say(AxisSignature, Failed, "it is signed with a certificate, and a key was named")
-		v.say(AxisIdentity, Skipped, "the signature is not checked")
-		v.say(AxisTime, Skipped, "the signature is not checked")
+		v.skip("the signature is not checked", "the signature is not checked")
 		return
 	}
 	if err := verifyEnvelope(v.accept.Key, v.opened.Envelope, v.opened.Payload); err != nil {
 		v.say(AxisSignature, Failed, err.Error())
-		v.say(AxisIdentity, Skipped, "the signature does not fit the key")
-		v.say(AxisTime, Skipped, "the signature does not fit the key")
+		v.skip("the signature does not fit the key", "the signature does not fit the key")
 		return
 	}
 	id, err := KeyID(v.accept.Key)
@@ -50,11 +53,15 @@ func (v *verification) byKey(mode Mode) {
 	}
 	v.say(AxisSignature, Passed, "these bytes, with the key that was named")
 	v.say(AxisIdentity, Passed, "the key "+id)
+	der, _ := x509.MarshalPKIXPublicKey(v.accept.Key) // of another kind it has signed nothing
+	log := v.inLog(der)
+	v.timestamps()
 	v.stamped(false)
+	v.report.Verdicts = append(v.report.Verdicts, log)
 }
 
 // byCertificate: the certificate's key signed the bytes; an authority of the acceptance issued it, and vouches for the name; and it was
-// valid at a time that another authority vouches for.
+// valid at a time that another authority vouches for, or a log of signatures.
 func (v *verification) byCertificate() {
 	leaf, err := x509.ParseCertificate(v.opened.Bundle.VerificationMaterial.Certificate.RawBytes)
 	if err == nil {
@@ -63,29 +70,28 @@ func (v *verification) byCertificate() {
 	}
 	if err != nil {
 		v.say(AxisSignature, Failed, err.Error())
-		v.say(AxisIdentity, Skipped, "the signature does not fit the certificate")
-		v.say(AxisTime, Skipped, "the signature does not fit the certificate")
+		v.skip("the signature does not fit the certificate", "the signature does not fit the certificate")
 		return
 	}
 	v.say(AxisSignature, Passed, "these bytes, with the key of the certificate")
 	if v.accept.Trusted == nil {
 		v.say(AxisIdentity, Failed, "no trusted root was given to check the certificate with")
 		v.say(AxisTime, Failed, "no trusted root was given to check the timestamp with")
+		v.report.Verdicts = append(v.report.Verdicts, v.inLog(leaf.Raw))
 		return
 	}
 	v.timestamps()
+	log := v.inLog(leaf.Raw)
 	v.identity()
 	v.stamped(true)
+	v.report.Verdicts = append(v.report.Verdicts, log)
 }
 
 // stamped is the answer about the time. A certificate of ten minutes needs one; a key that does not expire doesn't.
 func (v *verification) stamped(required bool) {
-	if !required {
-		v.timestamps()
-	}
 	switch {
 	case len(v.times) == 0 && required:
-		v.say(AxisTime, Failed, "no timestamp authority that is trusted says when it was signed")
+		v.say(AxisTime, Failed, "neither a timestamp authority nor a log that is trusted says when it was signed")
 	case len(v.times) == 0 && v.hasTimestamps() && v.accept.Trusted != nil:
 		v.say(AxisTime, Failed, "it has a timestamp, and none of an authority that is trusted")
 	case len(v.times) == 0:

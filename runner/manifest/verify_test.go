@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/runnertest"
 	"github.com/org/agent-sandbox/runner/secret"
 )
 
@@ -308,10 +309,12 @@ func FuzzVerify(f *testing.F) {
 	f.Add(signed(f, signer, statement))
 	f.Add(signed(f, Unsigned{}, statement))
 	f.Add(signed(f, keyless(a), statement))
+	log := runnertest.NewRekor(f, afterRun, false)
+	f.Add(log.Log(signed(f, keyless(a), statement), "dsse 0.0.1", nil))
 	a.Close() // what goes on in it would look like new paths of ours
 	accept := []Acceptance{
 		{Key: private.Public(), Trusted: a.trusted(f)},
-		{Identity: a.ID.Subject, Issuer: a.ID.Issuer, Trusted: a.trusted(f)},
+		{Identity: a.ID.Subject, Issuer: a.ID.Issuer, Trusted: trustedWith(f, a, log)},
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
 		for _, accept := range accept {

@@ -25,8 +25,8 @@ import (
 	"github.com/digitorus/timestamp"
 )
 
-// Sigstore is a certificate authority that speaks Fulcio's protocol and a timestamp authority of RFC 3161, on loopback. It has no
-// transparency log. It knows the time that it is told.
+// Sigstore is a certificate authority that speaks Fulcio's protocol and a timestamp authority of RFC 3161, on loopback. It logs nothing:
+// [Rekor] does. It knows the time that it is told.
 type Sigstore struct {
 	URL string // of Fulcio, without a slash at the end
 	ID  JobIdentity
@@ -224,8 +224,8 @@ func (a *Sigstore) serveTimestamp(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(answer)
 }
 
-// TrustedRoot is the file that a verifier has: a sigstore trusted root.
-func (a *Sigstore) TrustedRoot() []byte {
+// TrustedRoot is the file that a verifier has: a sigstore trusted root, which names these logs of signatures too.
+func (a *Sigstore) TrustedRoot(logs ...*Rekor) []byte {
 	a.t.Helper()
 	entry := func(chain ...*x509.Certificate) map[string]any {
 		var raw []map[string][]byte
@@ -237,8 +237,12 @@ func (a *Sigstore) TrustedRoot() []byte {
 			"validFor":  map[string]time.Time{"start": a.now().AddDate(-1, 0, 0), "end": a.now().AddDate(9, 0, 0)},
 		}
 	}
+	tlogs := []any{}
+	for _, l := range logs {
+		tlogs = append(tlogs, l.trusted())
+	}
 	file, err := json.Marshal(map[string]any{
-		"mediaType":              "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+		"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1", "tlogs": tlogs,
 		"certificateAuthorities": []any{entry(a.ca.cert)}, "timestampAuthorities": []any{entry(a.leaf.cert, a.tsa.cert)},
 	})
 	if err != nil {
