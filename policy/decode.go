@@ -227,7 +227,7 @@ func unique[T any](k kind[[]T]) kind[[]T] {
 
 // mapping has keys that the user chooses.
 func mapping[T any](name nameRule, value kind[T], most int) kind[map[string]T] {
-	form := name.compiled()
+	matches := name.matcher()
 	return kind[map[string]T]{
 		schema{
 			"type": "object", "maxProperties": most, "additionalProperties": value.schema,
@@ -245,7 +245,7 @@ func mapping[T any](name nameRule, value kind[T], most int) kind[map[string]T] {
 			for key, node := range pairs(n) {
 				at := joinPath(path, key.Value)
 				d.places[at] = d.at(key)
-				if !form.MatchString(key.Value) {
+				if !matches(key.Value) {
 					ok = d.fail(key, at, "want "+name.what, "")
 					continue
 				}

@@ -31,9 +31,10 @@ func CheckEndpoint(s string) error {
 // dateKind is a day. Bare it is a string to YAML 1.2 and a date to YAML 1.1, and both mean the same.
 func dateKind() kind[time.Time] {
 	rule := nameRule{`[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])`, "a date such as 2026-03-31"}
+	matches := rule.matcher()
 	quoted := text(rule, parseDate)
 	return kind[time.Time]{quoted.schema, func(d *decoder, n *yaml.Node, path string, into *time.Time) bool {
-		if n.Kind == yaml.ScalarNode && n.Style == 0 && rule.compiled().MatchString(n.Value) {
+		if n.Kind == yaml.ScalarNode && n.Style == 0 && matches(n.Value) {
 			plain := *n
 			plain.Style = yaml.DoubleQuotedStyle
 			n = &plain

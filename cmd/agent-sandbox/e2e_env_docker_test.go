@@ -31,7 +31,8 @@ type planned struct {
 func TestRunEnvironment(t *testing.T) {
 	t.Parallel()
 	u := newUser(t)
-	u.policy("env: [CI, EMPTY, ABSENT, 'FIXED=a b=c']\n")
+	// The caller has an identity to sign with, by an address that does not exist.
+	u.policy("env: [CI, EMPTY, ABSENT, 'FIXED=a b=c']\nevidence: {sign: none}\n")
 	u.env = append(u.env, "CI=host's value", "EMPTY=", "GITHUB_TOKEN=secret-of-the-host", "ANTHROPIC_API_KEY=secret-of-the-host",
 		"AWS_SECRET_ACCESS_KEY=secret-of-the-host", "DOCKER_CONFIG=/nonexistent", "SSH_AUTH_SOCK=/nonexistent", "LD_PRELOAD=",
 		"HTTP_PROXY=http://secret-of-the-host", "ACTIONS_RUNTIME_TOKEN=secret-of-the-host",

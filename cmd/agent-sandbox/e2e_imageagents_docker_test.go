@@ -65,8 +65,8 @@ func TestLockAgents(t *testing.T) {
 	}
 	kit, _ := policy.LookupKit("claude")
 	e := locks.Images["from:"+base+"+claude"]
-	if e.Agents["claude"] != kit.Version || e.Build == nil || e.Build.Agents["claude"].Version != kit.Version {
-		t.Fatalf("the lock's entry is %+v, want one with claude %s", e, kit.Version)
+	if e.Agents["claude"] != kit.Version || e.Build == nil || !e.Build.Offline || e.Build.Agents["claude"].Version != kit.Version {
+		t.Fatalf("the lock's entry is %+v, want one built offline with claude %s", e, kit.Version)
 	}
 	name := image.Tag(e.Build.Inputs)
 	t.Cleanup(func() { docker(t, nil, "rmi", "-f", name) })

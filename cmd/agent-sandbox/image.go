@@ -48,7 +48,7 @@ func (f *imageFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.policy, "policy", "", "policy file, instead of the project's "+policyFile)
 	flags.StringVar(&f.workspace, "workspace", "", "project directory, instead of the one around the current directory")
 	flags.StringArrayVar(&f.caFiles, "ca-file", nil, "PEM file of certificate authorities to trust during the build; they are not in the image; repeatable")
-	flags.BoolVar(&f.offline, "offline", false, "give the build's commands no network")
+	flags.BoolVar(&f.offline, "offline", false, "give the build's commands no network; the lock keeps that, and rebuilds hold to it")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show all output of the build")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
@@ -20,7 +19,7 @@ type choice struct {
 	reference string
 	lock      runner.ImageLock
 	source    *image.Source // of an image that is built; nil for others
-	epoch     time.Time     // that the locked one was built for; zero without
+	recipe    *image.Recipe // of the locked one; nil without
 }
 
 // lockFileFor is the lock file beside the policy.
@@ -84,7 +83,7 @@ func (c *choice) chooseBuild(w wish, p *policy.Policy, project string, locks *im
 	defer in.Close()
 	c.reference, c.source = image.Tag(in.Digest()), &src
 	if e, locked := locks.Images[w.key(project)]; locked {
-		c.lock.Digests, c.epoch = e.Digests(), time.Unix(e.Build.Epoch, 0)
+		c.lock.Digests, c.recipe = e.Digests(), e.Build
 		if changed := e.ChangedInputs(in); len(changed) > 0 {
 			c.lock.Stale = fmt.Sprintf("%s does not hold any more for %s: %s", c.lock.File, w, strings.Join(changed, "; "))
 		}
@@ -118,8 +117,8 @@ func (a *app) buildIfMissing(ctx context.Context, cfg engine.Config, c choice, f
 	if err != nil {
 		return err
 	}
-	if c.lock.Stale == "" && !c.epoch.IsZero() {
-		b.Epoch = c.epoch
+	if c.lock.Stale == "" && c.recipe != nil {
+		b = b.As(c.recipe)
 	}
 	in, err := image.ReadInputs(*c.source)
 	if err != nil {

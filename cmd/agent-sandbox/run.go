@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -102,7 +101,6 @@ func (f *runFlags) register(c *cobra.Command) {
 
 // runTask is `run`. Every failure before the task runs has exit status 125, but for what the caller got wrong.
 func (a *app) runTask(ctx context.Context, f runFlags, args []string) error {
-	collectEarly()
 	cfg, err := a.runConfig(ctx, f, args)
 	if err != nil {
 		return failure(err)
@@ -139,14 +137,6 @@ func (a *app) runTask(ctx context.Context, f runFlags, args []string) error {
 		return &statusError{code: result.ExitCode}
 	}
 	return nil
-}
-
-// collectEarly lets the heap grow by half between collections, where Go's default is to double it, unless the caller's GOGC says
-// otherwise: a run stands beside the agent for hours, and passing 400 MiB of output on takes 32 MiB then instead of 34.
-func collectEarly() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
 }
 
 // untold is what the summary on the terminal has not said about a failure: the hint, if the reason was all.

@@ -32,7 +32,8 @@ const (
 	guestPath  = GuestMount + "/guest"
 	// guestVolume begins the names of the volumes that hold a guest.
 	guestVolume = "agent-sandbox-guest-"
-	maxGuest    = 64 << 20 // bytes; the real one has about four million
+	maxGuest    = 64 << 20 // bytes
+	usualGuest  = 6 << 20  // more than the real one has: it is unpacked without a copy
 )
 
 //go:embed embedded
@@ -95,7 +96,7 @@ func (e *Engine) Deliver(ctx context.Context, run string, img Image, uid, gid in
 		return Guest{}, err
 	}
 	files := []file{
-		{"guest", 0o555, source.data},
+		{"guest", 0o555, source.digest}, // until it is unpacked
 		{"passwd", 0o444, accounts.passwdFor(uid, gid)},
 		{"group", 0o444, accounts.groupFor(gid)},
 		{"hosts", 0o444, []byte(hosts)},
@@ -143,11 +144,10 @@ func (e *Engine) fill(ctx context.Context, run string, img Image, name string, f
 	if _, err := e.api.ContainerStatPath(ctx, c.ID, GuestMount+"/"+filled); err == nil {
 		return vol.Mountpoint, nil
 	}
-	archive, err := pack(files)
-	if err != nil {
-		return "", err
-	}
-	return vol.Mountpoint, c.CopyIn(ctx, GuestMount, bytes.NewReader(archive))
+	archive, w := io.Pipe()
+	defer archive.Close() // ends pack, if the engine did not read it all
+	go func() { w.CloseWithError(pack(w, files)) }()
+	return vol.Mountpoint, c.CopyIn(ctx, GuestMount, archive)
 }
 
 // fillTimeout is how long somebody else may take to fill a volume. Who takes longer has died.
@@ -197,34 +197,47 @@ func (e *Engine) scratch(ctx context.Context, run string, img Image, name string
 
 // guestSource is the guest program as it comes with this one.
 type guestSource struct {
-	data   []byte
+	digest []byte // of what this program carries, packed or not
 	unpack func() ([]byte, error)
 }
 
 // guestFor finds the guest for Linux on arch: the embedded one, or the file "guest" beside this program, where
 // `go install ./cmd/...` puts it.
 func guestFor(arch string) (guestSource, error) {
-	packed, err := embedded.ReadFile("embedded/guest-linux-" + arch + ".gz")
+	name := "embedded/guest-linux-" + arch + ".gz"
+	packed, err := embedded.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		program, err := guestBeside(arch)
-		return guestSource{program, func() ([]byte, error) { return program, nil }}, err
+		digest := sha256.Sum256(program)
+		return guestSource{digest[:], func() ([]byte, error) { return program, nil }}, err
 	}
 	if err != nil {
 		return guestSource{}, err
 	}
-	return guestSource{packed, func() ([]byte, error) { return gunzip(packed) }}, nil
+	defer packed.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, packed); err != nil {
+		return guestSource{}, err
+	}
+	return guestSource{hash.Sum(nil), func() ([]byte, error) { return unpackGuest(name) }}, nil
 }
 
-func gunzip(packed []byte) ([]byte, error) {
-	z, err := gzip.NewReader(bytes.NewReader(packed))
+func unpackGuest(name string) ([]byte, error) {
+	packed, err := embedded.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer packed.Close()
+	z, err := gzip.NewReader(packed)
 	if err != nil {
 		return nil, fmt.Errorf("embedded guest: %w", err)
 	}
-	program, err := io.ReadAll(io.LimitReader(z, maxGuest))
-	if err != nil {
+	var program bytes.Buffer
+	program.Grow(usualGuest)
+	if _, err := program.ReadFrom(io.LimitReader(z, maxGuest)); err != nil {
 		return nil, fmt.Errorf("embedded guest: %w", err)
 	}
-	return program, nil
+	return program.Bytes(), nil
 }
 
 func guestBeside(arch string) ([]byte, error) {
@@ -270,18 +283,18 @@ type file struct {
 	data []byte
 }
 
-func pack(files []file) ([]byte, error) {
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
+// pack writes files as a tar archive.
+func pack(to io.Writer, files []file) error {
+	w := tar.NewWriter(to)
 	for _, f := range files {
 		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data)), Typeflag: tar.TypeReg}); err != nil {
-			return nil, err
+			return err
 		}
 		if _, err := w.Write(f.data); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return buf.Bytes(), w.Close()
+	return w.Close()
 }
 
 // digestOf identifies files by name, mode and content.

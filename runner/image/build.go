@@ -43,7 +43,9 @@ type Result struct {
 	Arch   string
 	Bases  []Base
 	Epoch  time.Time
-	SBOM   *SBOM
+	// Offline: the build's commands had no network.
+	Offline bool
+	SBOM    *SBOM
 }
 
 // Base is an image that a Dockerfile starts from.
@@ -105,7 +107,7 @@ func (b *Builder) build(ctx context.Context, in *Inputs, use func(dir string, n 
 		return err
 	}
 	return use(dir, n, &Result{
-		ID: n.ID(), Digest: n.Digest(), Inputs: sh.inputs, Arch: s.config.Architecture, Bases: bases, Epoch: sh.epoch, SBOM: n.bill,
+		ID: n.ID(), Digest: n.Digest(), Inputs: sh.inputs, Arch: s.config.Architecture, Bases: bases, Epoch: sh.epoch, Offline: b.Offline, SBOM: n.bill,
 	})
 }
 

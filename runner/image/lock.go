@@ -61,6 +61,8 @@ type Recipe struct {
 	Inputs string               `json:"inputs"` // digest of all of these
 	Bases  []Base               `json:"bases,omitempty"`
 	Epoch  int64                `json:"epoch"` // seconds since 1970
+	// Offline: the build's commands had no network, and are given none when the image is rebuilt.
+	Offline bool `json:"offline,omitempty"`
 }
 
 // AgentLock pins an agent that is installed on top of an image.

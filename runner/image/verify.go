@@ -30,13 +30,20 @@ func (v *Verification) OK() bool {
 	return v.Built == v.Locked && len(v.Inputs) == 0 && len(v.Differences) == 0
 }
 
+// As is a builder that builds as the lock says: with its date, and without a network if it had none.
+func (b *Builder) As(r *Recipe) *Builder {
+	c := *b
+	c.Epoch, c.Offline = time.Unix(r.Epoch, 0), b.Offline || r.Offline
+	return &c
+}
+
 // Verify builds a locked image anew, without the cache and with the lock's date, and compares.
 func (b *Builder) Verify(ctx context.Context, in *Inputs, e Entry) (*Verification, error) {
 	if e.Build == nil {
 		return nil, errors.New("only an image that is built can be rebuilt")
 	}
-	anew := *b
-	anew.NoCache, anew.Epoch = true, time.Unix(e.Build.Epoch, 0)
+	anew := b.As(e.Build)
+	anew.NoCache = true
 	v := &Verification{Locked: e.Digest, Inputs: changedInputs(in, e.Build), Differences: []Difference{}}
 	err := anew.build(ctx, in, func(dir string, n *normal, r *Result) error {
 		v.Built = r.Digest
@@ -95,7 +102,7 @@ func (b *Builder) differences(ctx context.Context, dir string, n *normal, id str
 func RecipeOf(in *Inputs, r *Result) *Recipe {
 	return &Recipe{
 		Dockerfile: in.DockerfileDigest(), Context: in.ContextDigest(), Args: in.Args, Agents: in.Agents, Inputs: r.Inputs, Bases: r.Bases,
-		Epoch: r.Epoch.Unix(),
+		Epoch: r.Epoch.Unix(), Offline: r.Offline,
 	}
 }
 
