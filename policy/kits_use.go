@@ -127,7 +127,7 @@ func (p *Policy) credentialRules() []Rule {
 // lackedHosts are the hosts of a credential that no rule of the policy is about.
 func (p *Policy) lackedHosts(c Credential) []Host {
 	hosts := c.Hosts
-	if service, ok := LookupService(c.Name); ok && len(hosts) == 0 {
+	if service, ok := ServiceOf(c); ok && len(hosts) == 0 {
 		for _, place := range service.Attach {
 			hosts = append(hosts, place.Hosts...)
 		}

@@ -29,6 +29,17 @@ func LookupService(name string) (Service, bool) {
 	return Service{Names: row.names, Env: row.env, Attach: convert(row.attach, attachRow.attachment)}, true
 }
 
+// ServiceOf is the service that a credential is for: that of its name, and GitHub for every token that GitHub issues, so that one policy can have several. The
+// variables of a service are those of the credential with its name alone.
+func ServiceOf(c Credential) (Service, bool) {
+	service, known := LookupService(c.Name)
+	if !known && c.From.isGitHub() {
+		service, known = LookupService("github")
+		service.Env = nil
+	}
+	return service, known
+}
+
 // Services are the names of credentials whose service is known, sorted.
 func Services() []string {
 	var names []string

@@ -175,19 +175,22 @@ try publicwrite api POST /repos/acme/open/issues '{"title":"t"}'
 	}
 }
 
-// TestEscapeReadOnly: with permissions to read, what would change something does not leave.
+// TestEscapeReadOnly: with permissions to read, what would change something does not leave. The policy names repositories of two owners, so there are two
+// tokens: each repository sees its own.
 func TestEscapeReadOnly(t *testing.T) {
 	l := testLab(t)
 	const work = `
 try() { name=$1; shift; if "$@" >/tmp/out 2>&1; then echo "$name: ok"; else echo "$name: refused: $(tr '\n' ' ' </tmp/out)"; fi; }
 api() { curl -sS --fail-with-body -X "$1" "https://api.github.com$2" ${3:+-d "$3"}; }
 try read api GET /repos/acme/shop/issues
+try second api GET /repos/globex/lib/issues
 try write api POST /repos/acme/shop/issues '{"title":"t"}'
 try mutation api POST /graphql '{"query":"mutation{addStar(input:{}){clientMutationId}}"}'
 `
 	for _, weak := range []bool{false, true} {
 		gh, _, s := atApp(t, "{contents: read, issues: read}", "")
 		s.seam.egress.Scopes = weak
+		s.policy = strings.Replace(s.policy, "[acme/shop]", "[acme/shop, globex/lib]", 1)
 		b := l.start(t, s, []string{"sh", "-c", work}, nil)
 		if b.err != nil {
 			t.Fatalf("%v\n%s", b.err, b.stderr)
@@ -209,6 +212,39 @@ try mutation api POST /graphql '{"query":"mutation{addStar(input:{}){clientMutat
 				t.Errorf("the positive control does not work: %q", lineOf(out, "read"))
 			}
 		})
+		checkTwoTokens(t, gh, b)
+	}
+}
+
+// checkTwoTokens looks at what GitHub and the manifest say of the tokens of two owners.
+func checkTwoTokens(t *testing.T, gh *runnertest.GitHub, b *box) {
+	t.Helper()
+	sent := map[string]string{}
+	for _, r := range gh.Requests() {
+		for _, repository := range []string{"acme/shop", "globex/lib"} {
+			if r.Path == "/repos/"+repository+"/issues" {
+				sent[repository] = r.Credential
+			}
+		}
+	}
+	if sent["acme/shop"] == "" || sent["globex/lib"] == "" || sent["acme/shop"] == sent["globex/lib"] || lineOf(string(b.stdout), "second") != "second: ok" {
+		t.Errorf("the repositories did not each get their token: %t, %t; %q", sent["acme/shop"] != "", sent["globex/lib"] != "", lineOf(string(b.stdout), "second"))
+	}
+	for _, name := range []string{"github (acme)", "github (globex)"} {
+		used := b.has(func(e event.Event) bool {
+			u, ok := e.(event.CredentialUsed)
+			return ok && u.Name == name && u.Requests == 1
+		})
+		over := b.has(func(e event.Event) bool {
+			r, ok := e.(event.CredentialRevoked)
+			return ok && r.Name == name && r.Status == event.RevocationVerified
+		})
+		if !used || !over {
+			t.Errorf("%s: recorded as used %t, as revoked %t", name, used, over)
+		}
+	}
+	if n := len(gh.Live()); n > 0 {
+		t.Errorf("%d tokens live", n)
 	}
 }
 

@@ -34,6 +34,7 @@ func atApp(t *testing.T, permissions, more string) (*runnertest.GitHub, *runnert
 	shop.WriteFile("README.md", "shop\n")
 	app := gh.AddApp(map[string]string{"contents": "write", "issues": "write", "metadata": "read"})
 	gh.Install(app, "acme", shop)
+	gh.Install(app, "globex", gh.AddRepository("globex/lib"))
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(w.authority)
 	client := &http.Client{Transport: &http.Transport{

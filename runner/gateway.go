@@ -58,7 +58,7 @@ func (r *run) openGateway() error {
 			continue
 		}
 		cfg.Credentials = append(cfg.Credentials, egress.Credential{
-			Name: g.Name, Placeholder: g.Placeholder, Value: g.Value, Hosts: g.Hosts, Header: g.Header, Scheme: schemes()[g.Scheme],
+			Name: g.Label(), Placeholder: g.Placeholder, Value: g.Value, Hosts: g.Hosts, Header: g.Header, Scheme: schemes()[g.Scheme],
 			Username: g.Username, Rules: g.Rules, GitHub: r.gitHubScope(g.Name, g.Repositories, g.Shared),
 		})
 	}

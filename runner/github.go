@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/credential"
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/event"
 )
@@ -47,7 +48,8 @@ func (r *run) used(ctx context.Context) {
 	for _, u := range r.gateway.Usage() {
 		r.rec.Emit(event.CredentialUsed{Name: u.Credential, Requests: u.Requests, Permissions: u.Permissions, PerHost: u.PerHost})
 		if u.Requests > 0 {
-			r.usedKept(ctx, u.Credential)
+			i := slices.IndexFunc(r.grants, func(g credential.Grant) bool { return g.Label() == u.Credential })
+			r.usedKept(ctx, r.grants[i].Name)
 		}
 	}
 }

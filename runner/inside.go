@@ -118,8 +118,12 @@ func (r *run) insidePolicy() InsidePolicy {
 	if r.fallback != "" {
 		in.Network.Otherwise = otherwiseLoopback
 	}
-	for _, g := range r.grants {
-		in.Credentials = append(in.Credentials, insideCredential(g))
+	for i, g := range r.grants {
+		if !slices.ContainsFunc(r.grants[:i], func(o credential.Grant) bool {
+			return o.Name == g.Name && o.Scheme == g.Scheme && slices.Equal(o.Hosts, g.Hosts)
+		}) {
+			in.Credentials = append(in.Credentials, insideCredential(g)) // the tokens of several repositories are one credential to the agent
+		}
 	}
 	return in
 }

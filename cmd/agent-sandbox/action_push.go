@@ -54,6 +54,9 @@ func (s *step) pusher(p *policy.Policy, branch string) (policy.Credential, error
 		if s.in.Apply == actions.ApplyPull && c.Permissions["pull_requests"] != "write" {
 			return c, fmt.Errorf("the credential %s of the policy can't open a pull request\nhint: add `pull_requests: write` to its permissions", c.Name)
 		}
+		if c.From.Kind == "github-app" || c.From.Kind == "github-oidc" {
+			c.Repositories = []string{s.job.Repository} // nothing else is pushed to
+		}
 		return c, nil
 	}
 	if len(patterns) > 0 {

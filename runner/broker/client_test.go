@@ -4,16 +4,22 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/credential"
+	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runnertest"
 	"github.com/org/agent-sandbox/runner/secret"
 )
@@ -123,6 +129,66 @@ func TestClients(t *testing.T) {
 		if got, err := exchange("ci"); err != nil || !has(w.gh.Live(), got) {
 			t.Errorf("GitHub failed twice: token of %d bytes, %v", len(got), err)
 		}
+	}
+}
+
+// A policy that names two repositories has a token of each from the broker, each by a trust policy of its own; each is renewed before its end, and given back.
+func TestClientOfSeveralRepositories(t *testing.T) {
+	w := newWorld(t)
+	w.b.cfg.Audience, w.b.now = "127.0.0.1", w.gh.Now
+	lib := w.gh.AddRepository("acme/lib")
+	// acme/lib names the job of acme/shop: its own repository is another.
+	lib.WriteFile(trustFile, fmt.Sprintf("issuer: %s\nsubject_pattern: repo:acme/shop:.*\nclaim_pattern: {repository_id: \"%d\"}\npermissions: {contents: write}\n", w.oidc.URL, w.repo.ID))
+	server := httptest.NewTLSServer(w.b)
+	t.Cleanup(server.Close)
+	p, err := policy.Load("policy.yaml", []byte("version: 1\ncredentials:\n  github: {from: github-oidc, broker: \""+server.URL+
+		"\", identity: ci, repositories: [acme/shop, acme/lib], permissions: {contents: write}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.repo.WriteFile(trustFile, "issuer: "+w.oidc.URL+"\nsubject_pattern: repo:acme/shop:.*\npermissions: {contents: write}\n")
+	var record []event.Event
+	set, err := credential.Resolve(t.Context(), p.Credentials, credential.Config{
+		LookupEnv: func(string) (string, bool) { return "", false }, HTTP: server.Client(), GitHubAPI: w.gh.API(), Now: w.gh.Now,
+		Emit: func(e event.Event) { record = append(record, e) },
+		OIDC: func(_ context.Context, audience string) (secret.Value, error) {
+			return secret.New(w.oidc.Mint(w.claims(map[string]any{"aud": audience}))), nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		for _, g := range set.Grants {
+			v, err := g.Value(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []int64{map[string]int64{"github (acme/shop)": w.repo.ID, "github (acme/lib)": lib.ID}[g.Label()]}
+			if !slices.ContainsFunc(w.gh.Live(), func(t runnertest.Token) bool { return t.Text == v.Reveal() && slices.Equal(t.RepositoryIDs, want) }) {
+				t.Errorf("round %d: the token of %s does not live, or is not for repository %d alone", round, g.Label(), want)
+			}
+		}
+		if round < 2 {
+			w.gh.Advance(56 * time.Minute)
+			w.oidc.Advance(56 * time.Minute)
+		}
+	}
+	if err := set.Close(t.Context()); err != nil || len(w.gh.Live()) != 0 {
+		t.Errorf("close: %v, %d live", err, len(w.gh.Live()))
+	}
+	count := map[string]int{}
+	for _, e := range record {
+		switch e := e.(type) {
+		case event.CredentialRenewed:
+			count["renewed "+e.Name]++
+		case event.CredentialRevoked:
+			count["revoked "+e.Name]++
+		}
+	}
+	want := map[string]int{"renewed github (acme/shop)": 2, "renewed github (acme/lib)": 2, "revoked github (acme/shop)": 3, "revoked github (acme/lib)": 3}
+	if diff := cmp.Diff(count, want); diff != "" {
+		t.Errorf("record (-got +want):\n%s", diff)
 	}
 }
 

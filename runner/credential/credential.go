@@ -61,9 +61,11 @@ func (cfg Config) now() func() time.Time {
 }
 
 // Grant is a credential of this run, for one group of hosts. A service that takes its credential in two ways has two
-// grants of one name, with one placeholder. One that the policy wants inside has neither hosts nor a placeholder.
+// grants of one name, with one placeholder, and so has each part of a credential that takes several tokens. One that the policy wants inside has neither
+// hosts nor a placeholder.
 type Grant struct {
 	Name        string // of the credential in the policy
+	Part        string // the repository or the owner that its token is for, if the policy's credential takes several; else empty
 	Deliver     policy.Deliver
 	Placeholder string   // what is inside: of the secret's length and beginning, and otherwise random
 	Env         []string // variables inside that have the placeholder; with DeliverEnv the secret, with DeliverFile the file's path
@@ -85,6 +87,9 @@ type Grant struct {
 	// Value is the secret, as it is now.
 	Value func(context.Context) (secret.Value, error)
 }
+
+// Label is what the record calls the credential: its name, and which part of it.
+func (g Grant) Label() string { return label(g.Name, g.Part) }
 
 // mendError is an error with a hint.
 type mendError struct{ message, hint string }
@@ -141,10 +146,8 @@ func Resolve(ctx context.Context, all []policy.Credential, cfg Config) (*Set, er
 	set := &Set{}
 	var problems policy.Problems
 	for _, c := range all {
-		more, h, err := resolve(ctx, c, cfg)
-		if h != nil {
-			set.held = append(set.held, h)
-		}
+		more, held, err := resolve(ctx, c, cfg)
+		set.held = append(set.held, held...)
 		if err == nil {
 			err = distinct(set.Grants, more)
 		}
@@ -171,11 +174,12 @@ func problem(c policy.Credential, err error) policy.Problem {
 	return p
 }
 
-func resolve(ctx context.Context, c policy.Credential, cfg Config) ([]Grant, *held, error) {
+// resolve obtains one credential, with as many tokens as it takes. What is held after an error is to be closed as well.
+func resolve(ctx context.Context, c policy.Credential, cfg Config) ([]Grant, []*held, error) {
 	if !slices.Contains(Features(), policy.CredentialFeature{Kind: c.From.Kind, Deliver: c.Deliver}) {
 		return nil, nil, refuse("", "this version can't deliver credentials from %s as %s", c.From.Kind, c.Deliver)
 	}
-	service, known := policy.LookupService(c.Name)
+	service, known := policy.ServiceOf(c)
 	if !known && len(c.Hosts) == 0 && c.Deliver == policy.DeliverInject {
 		return nil, nil, refuse("add `host:`, or call it "+strings.Join(policy.Services(), ", "), "nobody knows which host it is for")
 	}
@@ -186,19 +190,39 @@ func resolve(ctx context.Context, c policy.Credential, cfg Config) ([]Grant, *he
 	if err != nil {
 		return nil, nil, err
 	}
-	from, err := cfg.open(ctx, c)
+	pieces := split(c)
+	if len(pieces) > 1 && c.Deliver != policy.DeliverInject {
+		return nil, nil, refuse("use `deliver: inject`, or make a credential of each", "`deliver: %s` has room for one token, and %s and %s take one each", c.Deliver, pieces[0].part, pieces[1].part)
+	}
+	var grants []Grant
+	var all []*held
+	for _, p := range pieces {
+		h, err := cfg.begin(ctx, p)
+		if err == nil {
+			all = append(all, h)
+			grants, err = h.grants(p, service, cfg, grants)
+		}
+		if err != nil && p.part != "" {
+			err = fmt.Errorf("%s: %w", p.part, err)
+		}
+		if err != nil {
+			return nil, all, err
+		}
+	}
+	return grants, all, nil
+}
+
+// begin obtains the first token of a piece.
+func (cfg Config) begin(ctx context.Context, p piece) (*held, error) {
+	from, err := cfg.open(ctx, p.Credential)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if cfg.Dry && isIssued(c) {
-		from = sample(c)
+	if cfg.Dry && isIssued(p.Credential) {
+		from = sample(p.Credential)
 	}
-	h := &held{name: c.Name, issuer: from, now: cfg.now(), emit: cfg.Emit, keep: cfg.Keeper}
-	if err := h.begin(ctx); err != nil {
-		return nil, nil, err
-	}
-	grants, err := h.grants(c, service, cfg)
-	return grants, h, err
+	h := &held{name: p.Name, part: p.part, issuer: from, now: cfg.now(), emit: cfg.Emit, keep: cfg.Keeper}
+	return h, h.begin(ctx)
 }
 
 // named puts the project's repository in the place of `self`.
@@ -216,19 +240,22 @@ func (cfg Config) named(c policy.Credential) (policy.Credential, error) {
 	return c, nil
 }
 
-// grants says where the credential goes.
-func (h *held) grants(c policy.Credential, service policy.Service, cfg Config) ([]Grant, error) {
-	now := h.current.value.Reveal()
+// grants says where the credential goes, behind those of its other pieces, whose placeholder it has: clients know one token.
+func (h *held) grants(p piece, service policy.Service, cfg Config, others []Grant) ([]Grant, error) {
+	c, now := p.Credential, h.current.value.Reveal()
 	broad, err := reach(c, now, cfg.CI)
 	if err != nil {
 		return nil, err
 	}
-	base := Grant{Name: c.Name, Deliver: c.Deliver, Env: variables(c, service), Rules: c.Rules, Broad: broad, Value: h.value, Expires: h.current.expires}
+	base := Grant{Name: c.Name, Part: p.part, Deliver: c.Deliver, Env: variables(c, service), Rules: c.Rules, Broad: broad, Value: h.value, Expires: h.current.expires}
 	if c.Deliver != policy.DeliverInject {
 		return h.inside(base, c, cfg)
 	}
 	if base.Placeholder, err = newPlaceholder(now); err != nil {
 		return nil, err
+	}
+	if len(others) > 0 {
+		base.Placeholder = others[0].Placeholder
 	}
 	if h.current.granted != nil {
 		base.Repositories = h.current.granted.Repositories
@@ -241,8 +268,8 @@ func (h *held) grants(c policy.Credential, service policy.Service, cfg Config) (
 		return nil, err
 	}
 	grants := attach(base, c, service)
-	h.issued = issuedBy(c, grants)
-	return grants, nil
+	h.issued = issuedBy(p, grants)
+	return append(others, grants...), nil
 }
 
 // variables are the names that have the placeholder: the policy's choice, what the service's clients look for, or the
@@ -345,7 +372,7 @@ func notInside(cfg Config, placeholders []string, text string) error {
 }
 
 // distinct refuses two credentials for one variable, or for the same header of one host: which of them is meant would be
-// anybody's guess.
+// anybody's guess. Of two that are held to repositories the repository tells.
 func distinct(grants, more []Grant) error {
 	for _, g := range more {
 		for _, o := range grants {
@@ -355,11 +382,28 @@ func distinct(grants, more []Grant) error {
 				}
 			}
 			for _, h := range g.Hosts {
-				if slices.Contains(o.Hosts, h) && len(g.Rules) == 0 && len(o.Rules) == 0 {
+				if !slices.Contains(o.Hosts, h) || len(g.Rules) > 0 || len(o.Rules) > 0 {
+					continue
+				}
+				if name, both := common(g.Repositories, o.Repositories); both {
+					return refuse("name each repository in one of them", "the repository %s is that of the credential %s already", name, o.Name)
+				}
+				if len(g.Repositories) == 0 || len(o.Repositories) == 0 {
 					return refuse("say with `rules:` which requests get which", "the credential %s is for every request to %s already", o.Name, h)
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// common is a repository of both.
+func common(a, b []event.CredentialRepository) (string, bool) {
+	i := slices.IndexFunc(a, func(x event.CredentialRepository) bool {
+		return slices.ContainsFunc(b, func(y event.CredentialRepository) bool { return strings.EqualFold(x.Name, y.Name) })
+	})
+	if i < 0 {
+		return "", false
+	}
+	return a[i].Name, true
 }

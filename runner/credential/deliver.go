@@ -45,6 +45,6 @@ func (h *held) inside(g Grant, c policy.Credential, cfg Config) ([]Grant, error)
 		}
 	}
 	grants := []Grant{g}
-	h.issued = issuedBy(c, grants)
+	h.issued = issuedBy(piece{Credential: c}, grants)
 	return grants, nil
 }

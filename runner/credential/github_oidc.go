@@ -33,7 +33,7 @@ func (cfg Config) openGitHubOIDC(c policy.Credential) (issuer, error) {
 		return nil, refuse("in a workflow give the job `permissions: {id-token: write}`; on a laptop use github-app, or `agent-sandbox dev oidc` with a broker of your own",
 			"this process has no identity that a broker would take")
 	case len(c.Repositories) != 1:
-		return nil, refuse("make one credential for each repository", "the broker gives a token for one repository at a time, and the policy names %d", len(c.Repositories))
+		return nil, fmt.Errorf("the broker gives a token for one repository at a time, and %d are asked for", len(c.Repositories))
 	}
 	if err := checkScope(c, cfg.Permissions); err != nil {
 		return nil, err

@@ -38,11 +38,17 @@ const appPolicy = `credentials:
 
 func newWorld(t *testing.T, text string) *world {
 	t.Helper()
+	return newWorldOf(t, text, func(w *world, shop *runnertest.Repository) { w.Install(w.app, "acme", shop) })
+}
+
+// newWorldOf leaves it to the caller where the App is installed.
+func newWorldOf(t *testing.T, text string, install func(w *world, shop *runnertest.Repository)) *world {
+	t.Helper()
 	w := &world{GitHub: runnertest.NewGitHub(t, runnertest.GitHubConfig{})}
 	shop := w.AddRepository("acme/shop")
 	w.other = w.AddRepository("acme/other")
 	w.app = w.AddApp(map[string]string{"contents": "write", "pull_requests": "write", "metadata": "read", "administration": "write"})
-	w.Install(w.app, "acme", shop)
+	install(w, shop)
 	text = strings.ReplaceAll(text, "ID", itoa(w.app.ID))
 	w.policy, w.cfg = load(t, text, map[string]string{"KEY": string(w.app.PEM())})
 	w.cfg.Self, w.cfg.GitHubAPI, w.cfg.Now = "acme/shop", w.API(), w.Now

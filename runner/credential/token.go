@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/secret"
 )
@@ -61,7 +60,8 @@ const (
 
 // held is a credential during a run: its present token, and all that were issued.
 type held struct {
-	name   string
+	name   string // in the policy
+	part   string // of it
 	issuer issuer
 	issued event.CredentialIssued // without the token's part
 	now    func() time.Time
@@ -75,6 +75,8 @@ type held struct {
 	tried   time.Time
 	closed  bool
 }
+
+func (h *held) label() string { return label(h.name, h.part) }
 
 // begin issues the first token.
 func (h *held) begin(ctx context.Context) error {
@@ -126,7 +128,7 @@ func (h *held) value(ctx context.Context) (secret.Value, error) {
 	now := h.now()
 	switch {
 	case h.closed:
-		return secret.Value{}, fmt.Errorf("the credential %s was given back: the run is over", h.name)
+		return secret.Value{}, fmt.Errorf("the credential %s was given back: the run is over", h.label())
 	case h.current.expires.IsZero() || now.Before(h.current.expires.Add(-renewBefore)):
 		return h.current.value, nil
 	case now.Before(h.current.expires) && now.Before(h.tried.Add(renewWait)):
@@ -137,10 +139,10 @@ func (h *held) value(ctx context.Context) (secret.Value, error) {
 		if now.Before(h.current.expires) {
 			return h.current.value, nil // it is good for minutes, and the next request tries again
 		}
-		return secret.Value{}, fmt.Errorf("the credential %s has ended, and can't be renewed: %w", h.name, err)
+		return secret.Value{}, fmt.Errorf("the credential %s has ended, and can't be renewed: %w", h.label(), err)
 	}
 	h.renewed++
-	e := event.CredentialRenewed{Name: h.name, Expires: h.current.end(), Count: h.renewed}
+	e := event.CredentialRenewed{Name: h.label(), Expires: h.current.end(), Count: h.renewed}
 	if h.revocable() {
 		e.TokenSHA256 = h.current.digest()
 	}
@@ -165,13 +167,13 @@ func (h *held) close(ctx context.Context) error {
 		if t.value.IsEmpty() {
 			continue
 		}
-		e := event.CredentialRevoked{Name: h.name, TokenSHA256: t.digest(), Status: event.RevocationExpired}
+		e := event.CredentialRevoked{Name: h.label(), TokenSHA256: t.digest(), Status: event.RevocationExpired}
 		if t.expires.IsZero() || h.now().Before(t.expires) {
 			status, err := r.revoke(ctx, t.value)
 			e.Status = status
 			if err != nil {
 				e.Detail = err.Error()
-				errs = append(errs, fmt.Errorf("revoke credential %s: %w", h.name, err))
+				errs = append(errs, fmt.Errorf("revoke credential %s: %w", h.label(), err))
 			}
 		}
 		h.emit(e)
@@ -224,16 +226,16 @@ func (s *Set) Close(ctx context.Context) error {
 }
 
 // issuedBy is what is known of a credential before there is a token.
-func issuedBy(c policy.Credential, grants []Grant) event.CredentialIssued {
+func issuedBy(c piece, grants []Grant) event.CredentialIssued {
 	e := event.CredentialIssued{
-		Name: c.Name, Source: c.From.Kind, Deliver: string(c.Deliver), Broker: c.Broker, Identity: c.Identity, Broad: grants[0].Broad, Env: grants[0].Env,
+		Name: label(c.Name, c.part), Source: c.From.Kind, Deliver: string(c.Deliver), Broker: c.Broker, Identity: c.Identity, Broad: grants[0].Broad, Env: grants[0].Env,
 	}
 	for _, g := range grants {
 		for _, host := range g.Hosts {
 			e.Hosts = append(e.Hosts, host.String())
 		}
 	}
-	if isGitHub(c) {
+	if isGitHub(c.Credential) {
 		e.Requested = &event.CredentialScope{Permissions: c.Permissions, Push: c.Push}
 		for _, name := range c.Repositories {
 			e.Requested.Repositories = append(e.Requested.Repositories, event.CredentialRepository{Name: name})

@@ -29,7 +29,8 @@ const (
 type Credential struct {
 	Name string // for people and the record
 	// Placeholder stands for it inside the sandbox: at least 16 letters, digits, dots, underscores and hyphens, and of no
-	// use to anybody. Credentials of different names have different ones.
+	// use to anybody. Credentials of different names have different ones, but for those of GitHub's that are for different repositories: its
+	// clients know one token, and the repository in a request's path tells which of them is meant.
 	Placeholder string
 	// Value is asked for each request, so renewal is its business. Its error refuses the request, and its text reaches the agent.
 	Value    func(ctx context.Context) (secret.Value, error)
@@ -48,7 +49,7 @@ const minPlaceholder = 16
 // prepare checks the credentials and fills in their defaults.
 func prepare(given []Credential) ([]Credential, error) {
 	out := slices.Clone(given)
-	seen, owner := map[string]string{}, map[string]string{}
+	seen, owner := map[string]string{}, map[string]*Credential{}
 	for i := range out {
 		c := &out[i]
 		c.echoes = new(echoes)
@@ -62,10 +63,10 @@ func prepare(given []Credential) ([]Credential, error) {
 		if other, taken := seen[c.Name]; taken && other != c.Placeholder {
 			return nil, fmt.Errorf("egress: credential %q: it has two placeholders", c.Name)
 		}
-		if other, taken := owner[c.Placeholder]; taken && other != c.Name {
+		if other, taken := owner[c.Placeholder]; taken && other.Name != c.Name && (c.GitHub == nil || other.GitHub == nil) {
 			return nil, fmt.Errorf("egress: credential %q: it has the placeholder of another", c.Name)
 		}
-		seen[c.Name], owner[c.Placeholder] = c.Placeholder, c.Name
+		seen[c.Name], owner[c.Placeholder] = c.Placeholder, c
 	}
 	return out, nil
 }
@@ -149,15 +150,16 @@ type attachment struct {
 }
 
 // attach sets the headers of the credentials that are for this request.
-func attach(ctx context.Context, bound []*Credential, header http.Header, method, path string) ([]attachment, *end) {
+func (x *exchange) attach(ctx context.Context, header http.Header) ([]attachment, *end) {
+	bound, method, path := x.in.bound, x.r.Method, x.path
 	var out []attachment
 	done := map[string]bool{}
 	for _, c := range choose(bound, header, method, path) {
-		if done[c.Header] {
+		if done[c.Header] || c.GitHub != nil && x.judges != nil && !slices.Contains(x.judges, c) {
 			continue
 		}
 		done[c.Header] = true
-		if e := c.checkOwn(header); e != nil {
+		if e := c.checkOwn(bound, header); e != nil {
 			return nil, e
 		}
 		text, forms, e := c.render(ctx)
@@ -169,7 +171,7 @@ func attach(ctx context.Context, bound []*Credential, header http.Header, method
 		out = append(out, attachment{c, forms})
 	}
 	for _, c := range bound {
-		if c.GitHub != nil && c.concerns(path) && c.GitHub.public(method, path, c.isGit()) {
+		if c.GitHub != nil && !done[c.Header] && c.concerns(path) && c.GitHub.public(method, path, c.isGit()) {
 			dropLike(header, c.Header) // clients send what they have
 		}
 	}
@@ -197,11 +199,12 @@ func choose(bound []*Credential, header http.Header, method, path string) []*Cre
 }
 
 // checkOwn refuses a value of the agent's own: with a token that somebody has planted, what the agent sends would end up
-// in that somebody's account.
-func (c *Credential) checkOwn(header http.Header) *end {
+// in that somebody's account. GitHub's clients know one token, whatever the repository: they may send the placeholder of another of its credentials.
+func (c *Credential) checkOwn(bound []*Credential, header http.Header) *end {
 	own := header.Values(c.Header)
+	meant := func(o *Credential) bool { return (o == c || o.GitHub != nil && c.GitHub != nil) && o.carried(own[0]) }
 	switch {
-	case len(own) == 0, len(own) == 1 && c.carried(own[0]):
+	case len(own) == 0, len(own) == 1 && slices.ContainsFunc(bound, meant):
 		return nil
 	case len(own) > 1:
 		return refuse(CodeCredential, fmt.Sprintf("the request has %d %s headers", len(own), c.Header))

@@ -27,10 +27,11 @@ type exchange struct {
 	path   string // as it is sent: in its one spelling where rules look at it
 	query  string
 
-	scope    *GitHub // of the host's credential, where it has one
-	push     *push   // the beginning of a push, once it was read
-	taken    []byte  // of the body, to look at it
-	plain    bool    // git reads the refusal
+	judges   []*Credential // those of GitHub's that the request may have; nil: it is for none of its hosts
+	scope    *GitHub       // of the host's credential, where it has one
+	push     *push         // the beginning of a push, once it was read
+	taken    []byte        // of the body, to look at it
+	plain    bool          // git reads the refusal
 	attached []attachment
 	leaked   atomic.Pointer[end] // found in the body
 	body     *requestBody
@@ -213,7 +214,7 @@ func (x *exchange) outgoing(ctx context.Context) (*http.Request, *end) {
 	}
 	header := passedOn(x.r.Header)
 	delete(header, "Host")
-	attached, e := attach(ctx, x.in.bound, header, x.r.Method, x.path)
+	attached, e := x.attach(ctx, header)
 	if e != nil {
 		return nil, e
 	}

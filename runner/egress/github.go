@@ -233,37 +233,71 @@ func (c *Credential) isGit() bool { return c.Scheme == Basic }
 
 // checkGitHub applies the scopes of the host's credentials. What a rule of the policy names itself goes through without them.
 func (x *exchange) checkGitHub(named bool) *end {
-	scoped, concerned := false, false
-	for _, c := range x.in.bound {
-		if c.GitHub == nil || x.in.c.g.checks.unscoped {
-			continue
-		}
-		clean, err := policy.ParsePath(x.path)
-		if err != nil {
-			return refuse(policy.CodeBadRequest, err.Error())
-		}
-		x.path = clean.String() // what was checked is what is sent
-		scoped = true
-		if !c.concerns(x.path) {
-			continue
-		}
-		concerned = true
-		if c.GitHub.public(x.r.Method, x.path, c.isGit()) && !announcesPush(x.path, x.query) {
+	if x.in.c.g.checks.unscoped || !slices.ContainsFunc(x.in.bound, func(c *Credential) bool { return c.GitHub != nil }) {
+		return nil
+	}
+	clean, err := policy.ParsePath(x.path)
+	if err != nil {
+		return refuse(policy.CodeBadRequest, err.Error())
+	}
+	x.path = clean.String() // what was checked is what is sent
+	if x.judges = judges(x.in.bound, x.r.Header, x.r.Method, x.path); len(x.judges) == 0 {
+		return refuse(CodeRepository, "no credential of the host is for such a path")
+	}
+	for _, c := range x.judges {
+		push := announcesPush(x.path, x.query)
+		if c.GitHub.public(x.r.Method, x.path, c.isGit()) && !push {
 			continue
 		}
 		e := c.GitHub.check(x.r.Method, x.path, c.isGit())
-		if e == nil && c.isGit() && len(c.GitHub.Push) == 0 && announcesPush(x.path, x.query) {
+		if e == nil && c.isGit() && len(c.GitHub.Push) == 0 && push {
 			e = c.GitHub.noPush()
 		}
 		if e == nil {
 			x.scope = c.GitHub
 		} else if !named || e.code == CodeRef {
+			if e.code == CodeRepository && len(x.judges) > 1 {
+				e = elsewhere(x.judges)
+			}
 			x.scope, x.plain = c.GitHub, c.isGit()
 			return e
 		}
 	}
-	if scoped && !concerned {
-		return refuse(CodeRepository, "no credential of the host is for such a path")
-	}
 	return nil
+}
+
+// judges are the credentials of GitHub's whose scopes decide about a request, and one of which it may have: those that are for the repository in its path.
+// If it names no repository, that is the one whose placeholder it has, or else the first; if the repository is nobody's, all of them.
+func judges(bound []*Credential, header http.Header, method, path string) []*Credential {
+	var concerned, having []*Credential
+	general := false
+	for _, c := range bound {
+		if c.GitHub == nil || !c.concerns(path) {
+			continue
+		}
+		concerned = append(concerned, c)
+		t := locate(path, c.isGit())
+		general = general || t.repository == "" && t.id == 0
+		if c.GitHub.has(t) {
+			having = append(having, c)
+		}
+	}
+	switch {
+	case len(having) > 0:
+		return having
+	case general && len(concerned) > 1:
+		return append(choose(concerned, header, method, path), concerned[0])[:1]
+	}
+	return concerned
+}
+
+// elsewhere refuses a request for a repository that none of the credentials is for.
+func elsewhere(credentials []*Credential) *end {
+	var all []string
+	for _, c := range credentials {
+		if names := c.GitHub.names(); !slices.Contains(all, names) {
+			all = append(all, names)
+		}
+	}
+	return refuse(CodeRepository, fmt.Sprintf("the credentials are for %s, and this request is for another repository", strings.Join(all, ", ")))
 }

@@ -24,7 +24,8 @@ func patterns(credentials []Credential, except []*Credential) []pattern {
 	var out []pattern
 	for i := range credentials {
 		c := &credentials[i]
-		if slices.ContainsFunc(except, func(e *Credential) bool { return e.Placeholder == c.Placeholder }) {
+		same := func(o *Credential) bool { return o.Placeholder == c.Placeholder }
+		if slices.ContainsFunc(except, same) || slices.ContainsFunc(credentials[:i], func(o Credential) bool { return same(&o) }) {
 			continue
 		}
 		out = append(out, pattern{c.Name, []byte(c.Placeholder)})

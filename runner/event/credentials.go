@@ -22,7 +22,7 @@ type CredentialRepository struct {
 // CredentialIssued says that the run has a credential ("credential.issued"). Scope, times and digest are those of a token
 // that was issued for this run; of a secret that existed before, nothing is told but where it goes.
 type CredentialIssued struct {
-	Name        string           `json:"name"`    // in the policy
+	Name        string           `json:"name"`    // in the policy; with a repository or an owner behind it, in brackets, if several tokens are issued for it
 	Source      string           `json:"source"`  // kind of its origin, such as env or github-oidc
 	Deliver     string           `json:"deliver"` // inject, env or file
 	Env         []string         `json:"env,omitempty"`

@@ -252,7 +252,7 @@ type FoundHost struct {
 
 // Credential is a secret that the run could use.
 type Credential struct {
-	// Name is that in the policy.
+	// Name is that in the policy, with a repository or an owner in brackets behind it if the credential takes several tokens.
 	Name string `json:"name"`
 	// Source is the kind of the origin, such as `env` or `github-oidc`.
 	Source string `json:"source"`

@@ -167,7 +167,7 @@ func scopeOf(c policy.Credential) Scope {
 		s.Permissions[name] = level
 	}
 	hosts := c.Hosts
-	if service, known := policy.LookupService(c.Name); known && len(hosts) == 0 {
+	if service, known := policy.ServiceOf(c); known && len(hosts) == 0 {
 		for _, place := range service.Attach {
 			hosts = append(hosts, place.Hosts...)
 		}
