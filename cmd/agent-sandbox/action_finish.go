@@ -11,7 +11,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
@@ -239,44 +238,6 @@ func chownIn(root *os.Root, name string, owner workspace.IDs) error {
 	return root.Lchown(name, owner.UID, owner.GID)
 }
 
-// tell writes outputs and summary. The outputs are whole before a later step reads them.
-func (s *step) tell(sum event.Summary, applied appliedChanges, dir string, artifact actions.Artifact) error {
-	changed := 0
-	if sum.Changes != nil {
-		changed = sum.Changes.Total()
-	}
-	file := func(name string) string {
-		if dir == "" {
-			return ""
-		}
-		if _, err := os.Stat(filepath.Join(s.job.Workspace, dir, name)); err != nil {
-			return ""
-		}
-		return path.Join(dir, name)
-	}
-	refused := sum.Counts.RefusedConnections + sum.Counts.RefusedNames + sum.Counts.RefusedRequests
-	outputs := []actions.Output{
-		{Name: "run-id", Value: sum.Run},
-		{Name: "outcome", Value: string(sum.Outcome)},
-		{Name: "exit-code", Value: strconv.Itoa(sum.ExitCode)},
-		{Name: "patch", Value: file(runs.PatchFile)},
-		{Name: "manifest", Value: file(runs.ManifestFile)},
-		{Name: "manifest-digest", Value: digestText(sum.Manifest)},
-		{Name: "artifact-id", Value: idText(artifact.ID)},
-		{Name: "artifact-name", Value: artifact.Name},
-		{Name: "artifact-url", Value: s.job.ArtifactURL(artifact.ID)},
-		{Name: "branch", Value: applied.branch},
-		{Name: "pull-request", Value: applied.pull},
-		{Name: "changed-files", Value: strconv.Itoa(changed)},
-		{Name: "refused-connections", Value: strconv.FormatUint(refused, 10)},
-	}
-	var err error
-	if s.job.Files.Output != "" {
-		err = actions.WriteOutputs(s.job.Files.Output, outputs)
-	}
-	return errors.Join(err, actions.WriteSummary(s.job.Files.Summary, s.report.Markdown()))
-}
-
 // verdict is whether the step has failed, by the input fail-on.
 func (s *step) verdict(sum event.Summary, runErr error) error {
 	fails := func(f actions.FailOn) bool { return slices.Contains(s.in.FailOn, f) }
@@ -292,20 +253,4 @@ func (s *step) verdict(sum event.Summary, runErr error) error {
 		return fmt.Errorf("the task changed %d protected paths (fail-on: changes-protected)", sum.Counts.Protected)
 	}
 	return nil
-}
-
-// digestText is empty where there is no manifest.
-func digestText(m *event.Manifest) string {
-	if m == nil {
-		return ""
-	}
-	return "sha256:" + m.SHA256
-}
-
-// idText is empty where there is none.
-func idText(id int64) string {
-	if id == 0 {
-		return ""
-	}
-	return strconv.FormatInt(id, 10)
 }

@@ -55,34 +55,6 @@ func TestParseInputs(t *testing.T) {
 	}
 }
 
-// action.yml and the program know the same inputs, with the same defaults.
-func TestInputsAreThoseOfTheAction(t *testing.T) {
-	b, err := os.ReadFile("../../action.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(b), "\ninputs:\n")
-	text, _, _ = strings.Cut(text, "\noutputs:\n")
-	got := map[string]string{}
-	name := ""
-	for line := range strings.Lines(text) {
-		if m := regexp.MustCompile(`^  ([a-z-]+):\n$`).FindStringSubmatch(line); m != nil {
-			name = m[1]
-			got[name] = ""
-		}
-		if m := regexp.MustCompile(`^    default: "?([^"\n]*)"?\n$`).FindStringSubmatch(line); m != nil {
-			got[name] = m[1]
-		}
-	}
-	want := map[string]string{}
-	for _, in := range InputTable() {
-		want[in.Name] = in.Default
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("action.yml differs from the table of inputs (-table +file):\n%s", diff)
-	}
-}
-
 // runnerOf reads a log as the runner does: the commands that it would carry out.
 func runnerOf(log string) (commands []string) {
 	stopped := ""
