@@ -61,6 +61,7 @@ type step struct {
 	log    *actions.Log
 	report actions.Report
 	temp   string            // a directory for this process alone
+	record string            // the directory of the run's record
 	saved  map[string]string // so far, for act
 }
 
@@ -88,12 +89,7 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 			return err
 		}
 	}
-	for _, v := range append(s.job.Secrets(), secret.New(s.app.env(attestationsVariable))) {
-		s.log.Mask(v)
-	}
-	for _, name := range []string{signingKeyVariable, signingPassphraseVariable} {
-		s.log.Mask(secret.New(s.app.env(name)))
-	}
+	s.mask()
 	if s.in, err = actions.ParseInputs(values); err != nil {
 		return err
 	}
@@ -104,6 +100,10 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(s.temp)) }()
+	if s.record, err = s.recordHome(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(s.record)) }()
 	s.log.Group("Preparing the sandbox")
 	cfg, err := s.config(ctx)
 	if err != nil {
@@ -112,6 +112,9 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 	defer cfg.Store.Close()
 	if s.in.DryRun {
 		return s.dryRun(ctx, cfg)
+	}
+	if err := s.saveProof(cfg.Policy); err != nil {
+		return err
 	}
 	cfg.Stdout, cfg.Stderr = s.log.Agent(), s.log.Agent()
 	cfg.Handlers = append(cfg.Handlers, &stepEvents{step: s})
@@ -130,6 +133,16 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 	return s.finish(ctx, cfg, result, runErr)
 }
 
+// mask has the runner take what is secret out of everything that it shows.
+func (s *step) mask() {
+	for _, v := range s.job.Secrets() {
+		s.log.Mask(v)
+	}
+	for _, name := range []string{attestationsVariable, signingKeyVariable, signingPassphraseVariable} {
+		s.log.Mask(secret.New(s.app.env(name)))
+	}
+}
+
 // inner is the program as the step uses it: in CI, whatever the workflow made of that variable, and with a state of its own.
 func (s *step) inner() *app {
 	a := *s.app
@@ -140,7 +153,7 @@ func (s *step) inner() *app {
 		case "CI":
 			return "true", true
 		case "XDG_STATE_HOME":
-			return filepath.Join(s.temp, "state"), true
+			return s.record, true
 		}
 		return lookup(name)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/org/agent-sandbox/runner/engine"
 )
 
-// actionPost is what comes after the job. Of a step that was killed it revokes the tokens and removes what is in the engine; of any other
-// nothing is left. All that it knows is what the step saved.
+// actionPost is what comes after the job. Of a step that was killed it revokes the tokens, removes what is in the engine and ends the record;
+// of any other nothing is left. All that it knows is what the step saved.
 func (a *app) actionPost(ctx context.Context) error {
 	log := actions.NewLog(a.stdout)
 	saved, err := a.savedState()
@@ -20,8 +20,8 @@ func (a *app) actionPost(ctx context.Context) error {
 		return err
 	}
 	run := saved[stateRun]
-	if run == "" {
-		return nil // the step never got as far as a run
+	if run == "" { // the step never got as far as a run
+		return removeRecord(saved)
 	}
 	log.Group("Cleaning up after the sandbox")
 	tokenErr := errors.Join(revokeSaved(ctx, log, saved[stateTokens]), revokeSaved(ctx, log, saved[statePush]))
@@ -30,13 +30,13 @@ func (a *app) actionPost(ctx context.Context) error {
 		log.Printf("removed %s of run %s", plural(n, "container or volume"), run)
 	}
 	log.EndGroup()
+	var recordErr error
 	if saved[stateEnded] == "" {
-		log.Annotate(actions.Annotation{
-			Level: actions.Warning, Title: "agent-sandbox",
-			Text: "the step was killed before its run had ended: of run " + run + " there is no record, and nothing of it was applied",
-		})
+		var text string
+		text, recordErr = a.endKilled(ctx, log, saved)
+		log.Annotate(actions.Annotation{Level: actions.Warning, Title: "agent-sandbox", Text: text})
 	}
-	if err := errors.Join(tokenErr, sweepErr); err != nil {
+	if err := errors.Join(tokenErr, sweepErr, recordErr, removeRecord(saved)); err != nil {
 		log.Annotate(actions.Annotation{Level: actions.Error, Title: "agent-sandbox", Text: err.Error()})
 		return &statusError{code: exitError}
 	}

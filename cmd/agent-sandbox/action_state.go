@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/actions"
 	"github.com/org/agent-sandbox/runner/credential"
 	"github.com/org/agent-sandbox/runner/secret"
@@ -18,8 +20,15 @@ const (
 	stateRun    = "run"    // its id, once it has begun
 	stateTokens = "tokens" // of the run, those that are still good, as JSON
 	statePush   = "push"   // the same, of the push after it
-	stateEnded  = "ended"  // the run has: its record is written
+	stateRecord = "record" // the directory in which the run has its record
+	stateProof  = "proof"  // what the policy says of the record, as JSON
+	stateEnded  = "ended"  // the run has: its record is written, and left where it is to be found
 )
+
+// stateNames are all of them.
+func stateNames() []string {
+	return []string{stateRun, stateTokens, statePush, stateRecord, stateProof, stateEnded}
+}
 
 // save keeps a value for the step that comes after the job, as GitHub's state of an action. A later one of the same name replaces it.
 func (s *step) save(name, value string) error {
@@ -46,6 +55,44 @@ func (s *step) saveForAct(name, value string) error {
 	return os.WriteFile(actState(s.app.env), b, 0o600)
 }
 
+// jobHome is the home directory of a container action on GitHub's runners: one for all steps of a job.
+const jobHome = "/github/home"
+
+// recordPrefix begins the names of the directories that recordHome makes.
+const recordPrefix = "agent-sandbox-record-"
+
+// recordHome makes the directory for the run's record, where it outlives this container: who kills it kills the run, and what comes after
+// the job is to find out what is known of it. With act the directory of the runner's own files is all that lasts. No agent sees it or jobHome.
+func (s *step) recordHome() (dir string, err error) {
+	lasts := ""
+	switch {
+	case s.job.Files.State == "": // nothing comes after the job
+	case s.job.Act:
+		lasts = filepath.Dir(s.job.Files.State)
+	case s.job.Home == jobHome:
+		lasts = jobHome
+	}
+	if dir, err = os.MkdirTemp(lasts, recordPrefix+"*"); err != nil {
+		return "", err
+	}
+	return dir, s.save(stateRecord, dir)
+}
+
+// proof is what the policy says of a run's record.
+type proof struct {
+	Sign   string        `json:"sign"`
+	Retain time.Duration `json:"retain"`
+}
+
+// saveProof keeps it: who finds the record of a killed run has no policy.
+func (s *step) saveProof(p *policy.Policy) error {
+	b, err := json.Marshal(proof{p.Evidence.Sign, p.Evidence.Retain})
+	if err != nil {
+		return err
+	}
+	return s.save(stateProof, string(b))
+}
+
 // actState is the file of saveForAct: one for each step of a job.
 func actState(env func(string) string) string {
 	return filepath.Join(filepath.Dir(env("GITHUB_STATE")), fmt.Sprintf("agent-sandbox-%x.json", env("GITHUB_ACTION")))
@@ -58,7 +105,7 @@ const maxState = 1 << 20
 func (a *app) savedState() (map[string]string, error) {
 	state := map[string]string{}
 	if a.env("ACT") != "true" {
-		for _, name := range []string{stateRun, stateTokens, statePush, stateEnded} {
+		for _, name := range stateNames() {
 			state[name] = a.env("STATE_" + name)
 		}
 		return state, nil

@@ -49,11 +49,16 @@ func TestActionCancelled(t *testing.T) {
 				t.Errorf("the step succeeded\n%s", text)
 			}
 			if name == "kill" {
-				h.post(ctx, run)
+				h.post(ctx)
+				newUser(t).wantInterrupted(filepath.Join(h.dir, outputDir, run), run)
+				h.wantOwned()
 			} else if got := h.outputs()["outcome"]; got != "cancelled" {
 				t.Errorf("the outcome is %q\n%s", got, text)
 			}
 			h.wantNothingLeft(run)
+			if left, err := filepath.Glob(filepath.Join(h.temp, "*", recordPrefix+"*")); err != nil || len(left) > 0 {
+				t.Errorf("the record's directory was left: %q, %v", left, err)
+			}
 			for _, v := range volumes {
 				if strings.HasPrefix(v, "agent-sandbox-guest-") { // for every run
 					continue
@@ -108,9 +113,12 @@ func (h *hosted) fileCommand(name string) string {
 }
 
 // post is the step after the job, in a container of its own.
-func (h *hosted) post(ctx context.Context, run string) {
+func (h *hosted) post(ctx context.Context) {
 	h.t.Helper()
-	h.env["STATE_run"] = run
+	for _, kv := range stateOf(h.t, filepath.Join(h.temp, "_runner_file_commands", "save_state_4711")) {
+		name, value, _ := strings.Cut(kv, "=")
+		h.env[name] = value
+	}
 	h.options = append(h.options, "--entrypoint", "/usr/local/bin/agent-sandbox-post")
 	cmd, _ := h.command(ctx, nil)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/org/agent-sandbox/runner/runs"
 )
 
 // stateOf reads what a step saved as GitHub's runner does, and gives it as the variables that the step after the job gets.
@@ -38,7 +40,7 @@ func stateOf(t *testing.T, file string) []string {
 	return env
 }
 
-// On GitHub the state of an action is all that the step after the job has: the files of the one that was killed went with its container.
+// On GitHub the state of an action is all that the step after the job has, and tells where the record of the one that was killed is.
 func TestActionPostOnGitHub(t *testing.T) {
 	u, gh := newGitHubUser(t)
 	state := filepath.Join(t.TempDir(), "state")
@@ -67,13 +69,36 @@ func TestActionPostOnGitHub(t *testing.T) {
 		t.Fatalf("%d tokens live after the kill, or one that is not masked\n%s", len(live), log.String())
 	}
 	post := u.command("action", "--post")
-	post.Env = append(stateOf(t, state), u.env...)
+	post.Env = append(stateOf(t, state), job...)
 	r := u.finish(post)
-	m := regexp.MustCompile(`of run (\S+) there is no record`).FindStringSubmatch(r.stdout)
+	m := killedRun.FindStringSubmatch(r.stdout)
 	if r.code != 0 || m == nil || len(gh.Live()) != 0 {
 		t.Fatalf("exit status %d, %d tokens live\n%s%s", r.code, len(gh.Live()), r.stdout, r.stderr)
 	}
 	u.wantNothingLeft(m[1])
+	u.wantInterrupted(filepath.Join(u.project, outputDir, m[1]), m[1])
+	for _, kv := range stateOf(t, state) {
+		if dir, ok := strings.CutPrefix(kv, "STATE_record="); ok && exists(dir) {
+			t.Errorf("%s is there", dir)
+		}
+	}
+}
+
+// killedRun is what the step after the job says of a run whose step was killed.
+var killedRun = regexp.MustCompile(`before its run (\S+) had ended: its record says so`)
+
+// wantInterrupted fails unless a directory has the files of a run that did not come to its end, with a manifest that says so.
+func (u *user) wantInterrupted(dir, run string) {
+	u.t.Helper()
+	r := u.finish(u.command("manifest", "show", filepath.Join(dir, runs.ManifestFile)))
+	if r.code != 0 || !strings.Contains(r.stdout, "interrupted") || !strings.Contains(r.stdout, run) {
+		u.t.Errorf("the manifest of the killed run: exit status %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+	for _, name := range []string{runs.EventsFile, runs.PlanFile, runs.StdoutFile, runs.ResultFile} {
+		if !exists(filepath.Join(dir, name)) {
+			u.t.Errorf("there is no %s", name)
+		}
+	}
 }
 
 // Of a step that ended by itself nothing is left to do.
@@ -81,14 +106,15 @@ func TestActionPostAfterAnEnd(t *testing.T) {
 	u, gh := newGitHubUser(t)
 	state := filepath.Join(t.TempDir(), "state")
 	cmd := u.command("action", "--image", testImage(), "--command", "true")
-	cmd.Env = append([]string{"GITHUB_ACTIONS=true", "GITHUB_STATE=" + state, "GITHUB_WORKSPACE=" + u.project}, u.env...)
+	job := append([]string{"GITHUB_ACTIONS=true", "GITHUB_STATE=" + state, "GITHUB_WORKSPACE=" + u.project}, u.env...)
+	cmd.Env = job
 	if r := u.finish(cmd); r.code != 0 || len(gh.Live()) != 0 {
 		t.Fatalf("exit status %d, %d tokens live\n%s%s", r.code, len(gh.Live()), r.stdout, r.stderr)
 	}
 	asked := len(gh.Requests())
 	post := u.command("action", "--post")
-	post.Env = append(stateOf(t, state), u.env...)
-	if r := u.finish(post); r.code != 0 || strings.Contains(r.stdout, "no record") || strings.Contains(r.stdout, "revoked") {
+	post.Env = append(stateOf(t, state), job...)
+	if r := u.finish(post); r.code != 0 || strings.Contains(r.stdout, "killed") || strings.Contains(r.stdout, "revoked") {
 		t.Errorf("exit status %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	if n := len(gh.Requests()) - asked; n != 0 {

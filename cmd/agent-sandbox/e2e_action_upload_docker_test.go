@@ -171,7 +171,8 @@ func TestActionWithoutArtifactService(t *testing.T) {
 	wantLog(t, log, "the run's files are in .agent-sandbox-runs/", "--artifact-server-path", "upload: always: no artifact service")
 }
 
-// A step that is killed leaves nothing behind: what comes after the job revokes its token and removes its container.
+// A step that is killed leaves nothing behind but the record: what comes after the job revokes its token, removes its container, and uploads
+// a manifest that says what happened.
 func TestActionKilled(t *testing.T) {
 	gh := runnertest.NewGitHub(t, runnertest.GitHubConfig{})
 	app := gh.AddApp(map[string]string{"contents": "write", "metadata": "read"})
@@ -185,7 +186,9 @@ func TestActionKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := w.actCommand("push", "-s", "APP_KEY", "--env", "GITHUB_API_URL="+gh.API())
+	store := t.TempDir()
+	cmd := w.actCommand("push", "-s", "APP_KEY", "--env", "GITHUB_API_URL="+gh.API(), "--artifact-server-path", store, "--artifact-server-addr", "127.0.0.1",
+		"--artifact-server-port", freePorts(t, "artifacts")["artifacts"])
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -210,12 +213,19 @@ func TestActionKilled(t *testing.T) {
 	if err := cmd.Wait(); err == nil || !killed {
 		t.Errorf("act: %v, killed: %v\n%s", err, killed, log.String())
 	}
-	m := regexp.MustCompile(`of run (\S+) there is no record`).FindStringSubmatch(log.String())
+	m := killedRun.FindStringSubmatch(log.String())
 	if m == nil || len(gh.Live()) != 0 {
 		t.Fatalf("%d tokens live\n%s", len(gh.Live()), log.String())
 	}
 	wantLog(t, log.String(), "revoked 1 token that the step left")
-	newUser(t).wantNothingLeft(m[1])
+	u := newUser(t)
+	u.wantNothingLeft(m[1])
+	zips, err := filepath.Glob(filepath.Join(store, "1", "agent-sandbox-test-1-"+m[1], "*.zip"))
+	if err != nil || len(zips) != 1 {
+		t.Fatalf("the artifacts are %q, %v\n%s", zips, err, log.String())
+	}
+	dir, _ := unzip(t, zips[0])
+	u.wantInterrupted(dir, m[1])
 	for _, tok := range gh.Tokens() {
 		if strings.Contains(log.String(), tok.Text) {
 			t.Error("a token is in the log")
