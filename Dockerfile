@@ -65,7 +65,12 @@ LABEL org.opencontainers.image.title="agent-sandbox" \
 # The program, from this repository, for the stages below.
 FROM ${GO} AS build
 WORKDIR /src
-COPY . .
+# What the program is made of, and no more: whatever else changes, an engine that has built it before is done at once.
+COPY go.mod go.sum ./
+COPY .github/scripts/build .github/scripts/lib.sh .github/scripts/
+COPY policy policy
+COPY runner runner
+COPY cmd cmd
 ARG VERSION=unknown
 RUN VERSION="$VERSION" .github/scripts/build && mkdir -p /rootfs/var/lib/broker
 
@@ -96,8 +101,8 @@ RUN set -eu; \
     printf '#!/bin/sh\nexec agent-sandbox action --post\n' >/usr/local/bin/agent-sandbox-post; \
     chmod 755 /usr/local/bin/agent-sandbox-post; \
     install -d -m 1777 /var/lib/agent-sandbox
-# What the agent changes is kept here, on a volume: the kernel puts no overlay over the container's own layer, and the engine shows a
-# volume to the agent's container. It goes with this container.
+# What the step needs for itself is kept here, on a volume that goes with this container. So is what the agent changes, where the runner has
+# nothing that outlives it: the kernel puts no overlay over the container's own layer, and the engine shows a volume to the agent's container.
 ENV TMPDIR=/var/lib/agent-sandbox
 VOLUME /var/lib/agent-sandbox
 COPY --from=build /src/bin/agent-sandbox /usr/local/bin/agent-sandbox
