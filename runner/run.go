@@ -41,7 +41,9 @@ type Config struct {
 	Subdir  string // working directory below the project, slash-separated
 	Image   string // reference or id of an image that the engine has; required
 
-	Lock ImageLock // what the lock file says of Image
+	// Obtain builds or pulls Image if the engine lacks it; nil: nobody does. It comes first, and its failure is the run's.
+	Obtain func(context.Context) error
+	Lock   ImageLock // what the lock file says of Image
 
 	Proxy egress.Proxy // the company's, for the runner's own dials; zero for none
 	CAs   [][]byte     // PEM files of certificate authorities to trust there beside the system's
@@ -268,6 +270,11 @@ func (r *run) finished(end ending, err error) event.RunFinished {
 // execute runs the phases. Whatever it made is gone when it returns.
 func (r *run) execute(ctx context.Context) (end ending, err error) {
 	defer r.giveBack(ctx) // when nothing can use them any more
+	if r.cfg.Obtain != nil {
+		if err := r.cfg.Obtain(ctx); err != nil {
+			return end, cancelledBy(ctx, &end, err)
+		}
+	}
 	if err := r.resolve(ctx); err != nil {
 		return end, cancelledBy(ctx, &end, err)
 	}

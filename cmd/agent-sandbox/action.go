@@ -190,8 +190,8 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 	if err == nil {
 		err = s.rights(a, &cfg)
 	}
-	if err == nil {
-		err = s.pull(ctx, cfg)
+	if cfg.Obtain == nil && !cfg.Lock.Build {
+		cfg.Obtain = func(ctx context.Context) error { return s.pull(ctx, cfg.Engine, cfg.Image) }
 	}
 	if err != nil {
 		return cfg, errors.Join(err, cfg.Store.Close())
@@ -301,22 +301,18 @@ func (s *step) arguments() ([]string, error) {
 	return []string{s.in.Task}, nil
 }
 
-// pull has the engine get the image, which a fresh machine does not have. The run compares it with the lock. One that is built is there
-// by now, or the run says why not.
-func (s *step) pull(ctx context.Context, cfg runner.Config) (err error) {
-	if s.in.DryRun || cfg.Lock.Build {
-		return nil
-	}
-	e, err := engine.Connect(ctx, cfg.Engine)
+// pull has the engine get the image, which a fresh machine does not have. The run compares it with the lock.
+func (s *step) pull(ctx context.Context, cfg engine.Config, reference string) (err error) {
+	e, err := engine.Connect(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	if _, err = e.Image(ctx, cfg.Image); !errors.Is(err, engine.ErrNoImage) {
+	if _, err = e.Image(ctx, reference); !errors.Is(err, engine.ErrNoImage) {
 		return err
 	}
-	s.log.Printf("pulling %s", cfg.Image)
-	return e.Pull(ctx, cfg.Image, func(string) {})
+	s.log.Printf("pulling %s", reference)
+	return e.Pull(ctx, reference, func(string) {})
 }
 
 func (s *step) dryRun(ctx context.Context, cfg runner.Config) error {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -160,6 +161,27 @@ func TestBuildFails(t *testing.T) {
 	if r.stdout != "" {
 		t.Errorf("stdout: %s", r.stdout)
 	}
+	u.policy("image: {build: Dockerfile}\n")
+	r = u.sandbox(false, "run", "--", "true")
+	u.wantCode(r, exitFailure)
+	if s := u.wantOutcome(event.Errored, exitFailure); !strings.Contains(s.Reason, "the build failed") || !strings.Contains(r.stderr, "the reason") {
+		t.Errorf("recorded: %q\nstderr: %s", s.Reason, r.stderr)
+	}
+}
+
+// TestBuildInterrupted: a run ends with its record also while its image is being built.
+func TestBuildInterrupted(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	u.write("Dockerfile", "FROM "+testImage()+"\nRUN echo "+marker("build")+"; sleep 1000\n", 0o644)
+	u.policy("image: {build: Dockerfile}\n")
+	p := u.prepare()
+	p.cmd.Args = append(p.cmd.Args[:1], "run", "--", "true")
+	p.begin()
+	u.waitFor("run.started")
+	p.signal(syscall.SIGINT)
+	u.wantCode(p.wait(), 128+int(syscall.SIGINT))
+	u.wantOutcome(event.Cancelled, 128+int(syscall.SIGINT))
 }
 
 // TestBuildCAFile: the certificates are there for the build's commands, and not in the image.

@@ -97,14 +97,23 @@ func imageOf(f runFlags, p *policy.Policy, project string) (string, error) {
 	return c.reference, err
 }
 
-// buildIfMissing builds the image of a policy that has one built, unless the engine has it for the present inputs. Where
-// only the locked image may run it is built from the lock's inputs alone, as a fresh machine of CI has to: whether the result is the
-// locked one is then for the run to say.
-func (a *app) buildIfMissing(ctx context.Context, cfg engine.Config, c choice, f runFlags) (err error) {
-	refused := c.lock.Required && (c.lock.Stale != "" || len(c.lock.Digests) == 0)
-	if c.source == nil || refused || f.dryRun {
+// buildIfMissing gives what builds the image of a policy that has one built, unless the engine has it for the present inputs; nil if there is
+// nothing to build. Where only the locked image may run it is built from the lock's inputs alone, as a fresh machine of CI has to: whether the
+// result is the locked one is then for the run to say.
+func (a *app) buildIfMissing(cfg engine.Config, c choice, f runFlags) func(context.Context) error {
+	if c.source == nil || c.lock.Required && (c.lock.Stale != "" || len(c.lock.Digests) == 0) {
 		return nil
 	}
+	return func(ctx context.Context) error {
+		err := a.build(ctx, cfg, c, f)
+		if s, ok := errors.AsType[*statusError](err); ok {
+			return s.err // it is a run that fails, and has a status of its own
+		}
+		return err
+	}
+}
+
+func (a *app) build(ctx context.Context, cfg engine.Config, c choice, f runFlags) (err error) {
 	e, err := engine.Connect(ctx, cfg)
 	if err != nil {
 		return err

@@ -239,9 +239,6 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	if err != nil {
 		return runner.Config{}, err
 	}
-	if err := a.buildIfMissing(ctx, eng, chosen, f); err != nil {
-		return runner.Config{}, err
-	}
 	signer, err := a.signer(p, f.signKey)
 	if err != nil {
 		return runner.Config{}, err
@@ -259,7 +256,7 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	}
 	return runner.Config{
 		Version: version, Argv: task.argv, Kit: task.kit, Stdin: task.input, Project: project, Subdir: sub, Timeout: f.timeout,
-		Image: chosen.reference, Lock: chosen.lock,
+		Image: chosen.reference, Obtain: a.buildIfMissing(eng, chosen, f), Lock: chosen.lock,
 		Policy: p, Ceiling: limits.ceiling, CeilingDigest: limits.digest(), Narrowed: limits.narrowings, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
 		Proxy: a.proxy(), CAs: cas, Credentials: sources,
 		CI: inCI, Invocation: a.invocation(), Task: task.task, PolicyOrigin: policyOrigin(f.policy, p), Signer: signer,

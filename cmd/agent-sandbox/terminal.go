@@ -25,6 +25,7 @@ func (a *app) rawTerminal(ctx context.Context, cfg *runner.Config) (restore func
 	if err != nil {
 		return nil, fmt.Errorf("terminal: %w", err)
 	}
+	cfg.Obtain = inUsualModes(in, state, cfg.Obtain)
 	ctx, cancel := context.WithCancel(ctx)
 	resize := make(chan link.Size)
 	cfg.Resize = resize
@@ -38,6 +39,25 @@ func (a *app) rawTerminal(ctx context.Context, cfg *runner.Config) (restore func
 		<-watching
 		_ = term.Restore(in, state)
 	}, nil
+}
+
+// inUsualModes gives the build of an image the terminal as it was: its lines end with what the terminal makes of them, and Ctrl-C ends it.
+func inUsualModes(fd int, usual *term.State, obtain func(context.Context) error) func(context.Context) error {
+	if obtain == nil {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		if err := term.Restore(fd, usual); err != nil {
+			return fmt.Errorf("terminal: %w", err)
+		}
+		if err := obtain(ctx); err != nil {
+			return err
+		}
+		if _, err := term.MakeRaw(fd); err != nil {
+			return fmt.Errorf("terminal: %w", err)
+		}
+		return nil
+	}
 }
 
 // keepTerminal notes the modes of a terminal; restore puts them back, if it is one.
