@@ -40,12 +40,13 @@ func (r *run) copyIn(ctx context.Context, c *engine.Container) error {
 	return nil
 }
 
-// claim is the directory that the guest has to give to the agent: that of the copy, which the engine makes for root.
-func (r *run) claim() string {
-	if r.view.Mode != policy.ModeCopy {
-		return ""
+// claim are the directories that the guest has to give to the agent, since the engine makes them for root: that of the copy, and caches.
+func (r *run) claim() []string {
+	all := cacheTargets(r.caches)
+	if r.view.Mode == policy.ModeCopy {
+		all = append(all, WorkspaceTarget)
 	}
-	return WorkspaceTarget
+	return all
 }
 
 var errNotTaken = errors.New("the engine did not take all of the project")

@@ -14,7 +14,7 @@ func (r *run) guardDisk(ctx context.Context) <-chan error {
 		return nil
 	}
 	d := workspace.Disk{Limit: int64(r.cfg.Policy.Resources.Disk)}
-	if f := r.engine.Facts(); r.view.Mode == policy.ModeCopy && f.Local {
+	if f := r.engine.Facts(); f.Local && (r.view.Mode == policy.ModeCopy || len(r.caches) > 0) {
 		d.Also = []string{f.Root}
 	}
 	return r.view.GuardDisk(ctx, d)

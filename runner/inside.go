@@ -79,7 +79,8 @@ type InsideCredential struct {
 type InsideWorkspace struct {
 	Path     string   `json:"path"`
 	Writable bool     `json:"writable"`
-	Scratch  []string `json:"scratch"` // writable directories that are gone afterwards
+	Scratch  []string `json:"scratch"`          // writable directories that are gone afterwards
+	Caches   []string `json:"caches,omitempty"` // writable directories that the next run of this project finds as they are
 }
 
 // InsideLimits bound the run.
@@ -110,6 +111,7 @@ func (r *run) insidePolicy() InsidePolicy {
 		Credentials: []InsideCredential{},
 		Workspace: InsideWorkspace{
 			Path: WorkspaceTarget, Writable: p.Workspace.Mode != policy.ModeReadonly, Scratch: []string{"/tmp", "/run", engine.Home},
+			Caches: cacheTargets(r.caches),
 		},
 		Limits: InsideLimits{
 			CPUs: p.Resources.CPUs, MemoryBytes: int64(p.Resources.Memory), Processes: p.Resources.PIDs, TimeoutSeconds: r.timeout().Seconds(),

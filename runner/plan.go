@@ -45,6 +45,8 @@ type Plan struct {
 	Output    int64           `json:"output"` // bytes of output that the logs keep
 	Policy    PolicyPlan      `json:"policy"`
 	Kit       *KitPlan        `json:"kit,omitempty"` // what a kit has brought into all of this
+	Caches    []CachePlan     `json:"caches,omitempty"`
+	Cacheless string          `json:"cacheless,omitempty"` // why the caches of the policy are left out
 	Lowered   []event.Lowered `json:"lowered"`
 
 	files []link.File // what of Files the runner has
@@ -129,10 +131,11 @@ func (r *run) makePlan() (*Plan, error) {
 		Output:  int64(p.Resources.Output),
 		Policy:  PolicyPlan{Path: p.Name(), Digest: p.Digest(), Compiled: p, Ceiling: r.cfg.CeilingDigest},
 		Kit:     r.kitPlan(),
+		Caches:  r.caches, Cacheless: r.cacheless,
 	}
 	plan.Container = engine.Spec{
 		Run: r.id, Image: r.image.ID, Hostname: engine.Hostname, IPv6: plan.Engine.IPv6,
-		Tmpfs: append(tmpfs(p.Resources, ids), volumes(r.image, p, ids)...), Weakened: r.cfg.weakened(),
+		Tmpfs: slices.Concat(tmpfs(p.Resources, ids), volumes(r.image, p, ids), r.cacheScratch()), Weakened: r.cfg.weakened(),
 		Limits: engine.Limits{
 			Memory: int64(p.Resources.Memory), CPUs: p.Resources.CPUs, PIDs: p.Resources.PIDs + link.GuestThreads, Shm: int64(p.Resources.Shm),
 		},
@@ -166,7 +169,7 @@ func tmpfs(res policy.Resources, ids workspace.IDs) []engine.Tmpfs {
 // volumes put memory where the image declares volumes. The engine would fill a volume of its own there, on a disk that
 // nothing bounds.
 func volumes(img engine.Image, p *policy.Policy, ids workspace.IDs) []engine.Tmpfs {
-	taken := []string{WorkspaceTarget, "/tmp", "/run", link.FilesDir, engine.Home, "/dev/shm", engine.GuestMount}
+	taken := []string{WorkspaceTarget, "/tmp", "/run", link.FilesDir, engine.Home, "/dev/shm", engine.GuestMount, cacheDir}
 	for _, m := range p.Mounts {
 		taken = append(taken, m.Target)
 	}
@@ -203,6 +206,7 @@ func (r *run) environment(p *Plan) error {
 		vars.set(fmt.Sprintf("GIT_CONFIG_VALUE_%d", i), dir, "sandbox")
 	}
 	r.kitEnvironment(vars)
+	r.cacheEnvironment(vars)
 	for _, v := range r.cfg.Policy.Env {
 		if !v.FromHost {
 			vars.set(v.Name, v.Value, "policy")

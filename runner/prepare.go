@@ -137,6 +137,9 @@ func (r *run) planImage(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := r.planCaches(ctx); err != nil {
+		return err
+	}
 	if r.authority = r.cfg.testAuthority(); r.authority == nil {
 		r.authority = r.gateway.Authority()
 	}
@@ -183,7 +186,7 @@ func (r *run) deliver(ctx context.Context, refill bool) (err error) {
 // mount adds the mounts to the plan.
 func (r *run) mount() error {
 	spec := &r.plan.Container
-	spec.Claim = r.claim() != ""
+	spec.Claim = len(r.claim()) > 0
 	for _, m := range r.view.Mounts {
 		spec.Mounts = append(spec.Mounts, viewMount(m))
 	}
@@ -192,6 +195,7 @@ func (r *run) mount() error {
 		return err
 	}
 	spec.Mounts = append(spec.Mounts, more...)
+	r.mountCaches(spec)
 	r.planLane()
 	r.plan.Lowered = r.lowered
 	return nil

@@ -78,6 +78,9 @@ type Config struct {
 
 	// LookupEnv finds a variable of the caller's environment that the policy names; required.
 	LookupEnv func(string) (string, bool)
+	// CacheOwner tells the caches of this caller's projects from those of others with the same paths; empty: none are kept. In CI the
+	// repository does.
+	CacheOwner string
 	// Credentials is what their sources draw on; see the fields of credential.Config.
 	Credentials CredentialSources
 	// CI: nobody watches the run. What only a person can answer for is refused.
@@ -170,6 +173,8 @@ type run struct {
 	fallback string // why the network is not captured; empty: it is
 
 	// What goes into the plan, and so has to be there before it.
+	caches    []CachePlan
+	cacheless string // why there are none, though the policy has them; empty: there are
 	grants    []credential.Grant
 	issued    *credential.Set         // nil: none was asked for
 	kept      map[string]secret.Value // those of issued that somebody keeps, by credential

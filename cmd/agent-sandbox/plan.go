@@ -40,6 +40,16 @@ func printPlan(out io.Writer, p *runner.Plan) error {
 		}
 		row("mount", "%s at %s, %s", m.Source, m.Target, access)
 	}
+	for _, c := range p.Caches {
+		state := "as an earlier run left it"
+		if c.New {
+			state = "empty"
+		}
+		row("cache", "%s of %s, %s", c.Kind, c.For, state)
+	}
+	if p.Cacheless != "" {
+		row("cache", "none: %s", p.Cacheless)
+	}
 	var names []string
 	for _, v := range p.Env {
 		names = append(names, v.Name)

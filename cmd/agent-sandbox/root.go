@@ -124,7 +124,7 @@ review and apply. The project's files stay as they are until you apply it.`,
 		a.runCommand(), a.shellCommand(),
 		a.diffCommand(), a.applyCommand(), a.discardCommand(),
 		a.runsCommand(), a.showCommand(), a.logsCommand(), a.manifestCommand(), a.replayCommand(),
-		a.initCommand(), a.agentsCommand(), a.policyCommand(), a.imageCommand(), a.doctorCommand(), a.credentialsCommand(), a.brokerCommand(),
+		a.initCommand(), a.agentsCommand(), a.policyCommand(), a.imageCommand(), a.cachesCommand(), a.doctorCommand(), a.credentialsCommand(), a.brokerCommand(),
 		a.devCommand(), a.actionCommand(), a.versionCommand(), a.watchCommand(),
 	)
 	root.InitDefaultCompletionCmd()

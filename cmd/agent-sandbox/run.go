@@ -239,28 +239,37 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	if err != nil {
 		return runner.Config{}, err
 	}
-	signer, err := a.signer(p, f.signKey)
-	if err != nil {
-		return runner.Config{}, err
-	}
-	if _, err := a.attestations(p, signer); err != nil {
-		return runner.Config{}, err
-	}
-	sources, err := a.credentialSources(p, project, cas)
-	if err != nil {
-		return runner.Config{}, err
-	}
-	store, err := a.store()
-	if err != nil {
-		return runner.Config{}, err
-	}
-	return runner.Config{
+	cfg := runner.Config{
 		Version: version, Argv: task.argv, Kit: task.kit, Stdin: task.input, Project: project, Subdir: sub, Timeout: f.timeout,
 		Image: chosen.reference, Obtain: a.buildIfMissing(eng, chosen, f), Lock: chosen.lock,
-		Policy: p, Ceiling: limits.ceiling, CeilingDigest: limits.digest(), Narrowed: limits.narrowings, Engine: eng, Store: store, Watcher: watcher, LookupEnv: a.lookupEnv,
-		Proxy: a.proxy(), CAs: cas, Credentials: sources,
-		CI: inCI, Invocation: a.invocation(), Task: task.task, PolicyOrigin: policyOrigin(f.policy, p), Signer: signer,
-	}, nil
+		Policy: p, Ceiling: limits.ceiling, CeilingDigest: limits.digest(), Narrowed: limits.narrowings, Engine: eng, Watcher: watcher, LookupEnv: a.lookupEnv,
+		Proxy: a.proxy(), CAs: cas,
+		CI: inCI, Invocation: a.invocation(), Task: task.task, PolicyOrigin: policyOrigin(f.policy, p),
+	}
+	if err := a.equip(&cfg, f); err != nil {
+		return runner.Config{}, err
+	}
+	return cfg, nil
+}
+
+// equip adds what the policy of a run needs of the caller's own: who signs, where credentials come from, where the record and caches go.
+func (a *app) equip(cfg *runner.Config, f runFlags) (err error) {
+	if cfg.Signer, err = a.signer(cfg.Policy, f.signKey); err != nil {
+		return err
+	}
+	if _, err := a.attestations(cfg.Policy, cfg.Signer); err != nil {
+		return err
+	}
+	if cfg.Credentials, err = a.credentialSources(cfg.Policy, cfg.Project, cfg.CAs); err != nil {
+		return err
+	}
+	if len(cfg.Policy.Caches) > 0 {
+		if cfg.CacheOwner, err = a.cacheOwner(); err != nil {
+			return err
+		}
+	}
+	cfg.Store, err = a.store()
+	return err
 }
 
 // proxy is the company's, as the environment names it for every other program.
@@ -302,7 +311,7 @@ func supported(p *policy.Policy) error {
 
 // features are the mechanisms that this version has.
 func features() policy.Features {
-	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), Rotation: true, ImageBuild: true, Signing: true, Include: true}
+	return policy.Features{Network: true, Agents: true, Credentials: credential.Features(), Rotation: true, Caches: true, ImageBuild: true, Signing: true, Include: true}
 }
 
 // dryRun prints the plan.

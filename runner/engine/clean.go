@@ -18,7 +18,7 @@ type Leftover struct {
 	Run  string `json:"run"`
 }
 
-// Leftovers lists the containers and volumes that carry our label, whichever run made them.
+// Leftovers lists the containers and volumes that carry our label, whichever run made them, but for caches: they are there to stay.
 func (e *Engine) Leftovers(ctx context.Context) ([]Leftover, error) { return e.leftovers(ctx, Label) }
 
 func (e *Engine) leftovers(ctx context.Context, labelled string) ([]Leftover, error) {
@@ -36,13 +36,16 @@ func (e *Engine) leftovers(ctx context.Context, labelled string) ([]Leftover, er
 		all = append(all, Leftover{"container", c.ID, c.Labels[Label]})
 	}
 	for _, v := range volumes.Volumes {
+		if strings.HasPrefix(v.Name, cacheVolume) {
+			continue
+		}
 		all = append(all, Leftover{"volume", v.Name, v.Labels[Label]})
 	}
 	return all, nil
 }
 
 // Sweep removes the containers and volumes of one run, and returns how many it found. The guest's volumes stay: they
-// are for every run.
+// are for every run. So do caches.
 func (e *Engine) Sweep(ctx context.Context, run string) (found int, err error) {
 	all, err := e.leftovers(ctx, Label+"="+run)
 	for _, l := range all {

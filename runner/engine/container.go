@@ -33,6 +33,8 @@ type Mount struct {
 	NonRecursive bool `json:"non_recursive,omitempty"`
 	// Options are the local volume driver's, for an anonymous volume such as an overlay.
 	Options map[string]string `json:"options,omitempty"`
+
+	labels map[string]string // of a named volume that is made with the container
 }
 
 // Tmpfs is a file system in memory that the container starts with, empty.
@@ -68,7 +70,7 @@ type Spec struct {
 	IPv6 bool `json:"ipv6"`
 	// Loopback: the guest gets no right to change the network, and listens on loopback addresses instead.
 	Loopback bool `json:"loopback,omitempty"`
-	// Claim: the guest gives a directory to the agent before it starts.
+	// Claim: the guest gives directories to the agent before it starts.
 	Claim bool `json:"claim"`
 
 	Weakened `json:"-"`
@@ -201,7 +203,7 @@ func (m Mount) config(run string) mount.Mount {
 		c.Type = mount.TypeTmpfs
 	case m.Volume:
 		c.Type = mount.TypeVolume
-		c.VolumeOptions = &mount.VolumeOptions{NoCopy: m.NoCopy, Labels: map[string]string{Label: run}}
+		c.VolumeOptions = &mount.VolumeOptions{NoCopy: m.NoCopy, Labels: withRun(m.labels, run)}
 		if m.Options != nil {
 			c.VolumeOptions.DriverConfig = &mount.Driver{Name: "local", Options: m.Options}
 		}

@@ -122,9 +122,9 @@ func (g *guest) prepare(start *link.Start, net *capture) (*agent, error) {
 	if len(start.Lane) > 0 { // now: a change of rights must not be in between
 		g.lane, _ = link.DialLane(start.Lane) // without it the session carries everything, as on an engine elsewhere
 	}
-	if start.Claim != "" {
-		if err := os.Lchown(start.Claim, start.UID, start.GID); err != nil {
-			return nil, &stepError{"workspace", err}
+	for _, dir := range start.Claim {
+		if err := os.Lchown(dir, start.UID, start.GID); err != nil {
+			return nil, &stepError{"own directories", err}
 		}
 	}
 	files, err := createFiles(link.FilesDir, start)

@@ -11,7 +11,7 @@ import (
 )
 
 // Version is the number of this protocol. Runner and guest must agree on it exactly: they ship together.
-const Version = 4
+const Version = 5
 
 // MaxFrame bounds one frame in bytes. A whole process environment (the kernel's limit for one argument is
 // 128 KiB) fits; a hostile peer cannot make the other side allocate more.
@@ -40,12 +40,12 @@ type Start struct {
 	Argv    []string `json:"argv"`
 	Env     []string `json:"env"`
 	Dir     string   `json:"dir"`
-	// Claim is a directory that is to belong to the agent, made by the engine for root; empty for none.
-	Claim string `json:"claim,omitempty"`
-	UID   int    `json:"uid"`
-	GID   int    `json:"gid"`
-	TTY   bool   `json:"tty,omitempty"`
-	Size  Size   `json:"size,omitzero"`
+	// Claim are directories that are to belong to the agent, made by the engine for root.
+	Claim []string `json:"claim,omitempty"`
+	UID   int      `json:"uid"`
+	GID   int      `json:"gid"`
+	TTY   bool     `json:"tty,omitempty"`
+	Size  Size     `json:"size,omitzero"`
 	// Loopback is where the resolver listens if the engine gives no right to change the network; zero if it does. The guest
 	// then listens on the addresses and ports that names are answered with, too.
 	Loopback netip.AddrPort `json:"loopback,omitzero"`

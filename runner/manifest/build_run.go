@@ -60,7 +60,8 @@ type plan struct {
 	Policy struct {
 		Compiled json.RawMessage `json:"compiled"`
 	} `json:"policy"`
-	Kit *struct {
+	Caches []Cache `json:"caches"`
+	Kit    *struct {
 		Version string `json:"version"`
 	} `json:"kit"`
 }
@@ -112,6 +113,11 @@ func (b *builder) planned() *Planned {
 	for i, m := range out.Mounts {
 		out.Mounts[i].Target = b.text("isolation.planned.mounts", m.Target)
 	}
+	for _, c := range bounded(b, "isolation.planned.caches", p.Caches, 20) {
+		text := func(s string) string { return b.text("isolation.planned.caches", s) }
+		out.Caches = append(out.Caches, Cache{Kind: text(c.Kind), Volume: text(c.Volume), Target: text(c.Target), New: c.New})
+	}
+	slices.SortFunc(out.Caches, func(x, y Cache) int { return cmp.Compare(x.Kind, y.Kind) })
 	env := slices.SortedFunc(slices.Values(p.Env), func(x, y Variable) int { return cmp.Compare(x.Name, y.Name) })
 	for _, v := range bounded(b, "isolation.planned.env", env, 300) {
 		out.Env = append(out.Env, Variable{Name: b.text("isolation.planned.env", v.Name), Source: v.Source})

@@ -40,6 +40,20 @@ type Planned struct {
 	Mounts []Mount `json:"mounts"`
 	// Env are the variables of the agent's environment, sorted by name. Values are left out.
 	Env []Variable `json:"env"`
+	// Caches are what earlier runs may have left for this one: nothing else that the agent found came from them.
+	Caches []Cache `json:"caches,omitempty"`
+}
+
+// Cache is a tool's cache that is kept between runs.
+type Cache struct {
+	// Kind is `npm`, `go`, `pip` or `cargo`.
+	Kind string `json:"kind"`
+	// Volume is its name in the engine.
+	Volume string `json:"volume"`
+	// Target is the path inside.
+	Target string `json:"target"`
+	// New says that it was empty at the start.
+	New bool `json:"new"`
 }
 
 // Mount is a place in the sandbox that is not the image's.
