@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/hmac"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +121,16 @@ func attacks() []attack {
 			granted, _ := v["permissions"].(map[string]any)
 			return granted["administration"] != nil || granted["pull_requests"] != "read"
 		}},
+		{name: "permissions of which the ceiling leaves none", checks: []string{"permissions"}, want: 403, try: permissions("{administration: write}")},
+		// Left out, or empty, either list means all to GitHub.
+		{name: "empty permissions", checks: []string{"trust policy", "permissions", "answer"}, want: 403, try: permissions("{}"), success: func(v map[string]any) bool {
+			granted, _ := v["permissions"].(map[string]any)
+			return granted["administration"] != nil
+		}},
+		{name: "empty repositories", checks: []string{"permissions", "answer"}, want: 500, try: func(w *world) (int, map[string]any) {
+			defer w.losesRepository()()
+			return w.ask(http.MethodGet, good, w.mint(nil))
+		}},
 		{name: "JWKS down", checks: []string{"signature"}, want: 500, try: func(w *world) (int, map[string]any) {
 			w.oidc.Rotate() // a key that is not known yet
 			w.oidc.SetDown(true)
@@ -142,6 +154,27 @@ func attacks() []attack {
 	}
 }
 
+// permissions are those of the trust policy for one request.
+func permissions(text string) func(*world) (int, map[string]any) {
+	return func(w *world) (int, map[string]any) {
+		w.repo.WriteFile(trustFile, "issuer: "+w.oidc.URL+"\nsubject_pattern: .*\npermissions: "+text+"\n")
+		defer w.trust(trustFile, "")
+		return w.ask(http.MethodGet, good, w.mint(nil))
+	}
+}
+
+// losesRepository breaks the broker so that it does not know in the end which repository the token is for.
+func (w *world) losesRepository() (mend func()) {
+	i := slices.IndexFunc(w.b.checks, func(c check) bool { return c.name == "trust policy" })
+	run := w.b.checks[i].run
+	w.b.checks[i].run = func(ctx context.Context, a *attempt) error {
+		err := run(ctx, a)
+		a.ids = []int64{}
+		return err
+	}
+	return func() { w.b.checks[i].run = run }
+}
+
 func hasToken(answer map[string]any) bool { return answer["token"] != nil }
 
 func TestAttacks(t *testing.T) {
@@ -161,12 +194,12 @@ func TestAttacks(t *testing.T) {
 			if status, v := a.try(w); !a.success(v) {
 				t.Errorf("without the checks %q: %d %v, want success: something else stops it, and the test proves nothing", a.checks, status, v)
 			}
-			w.b.checks = w.b.allChecks()
+			w.b.checks, w.b.wider = w.b.allChecks(), wider
 		})
 	}
 }
 
-// Leaving either list out of a request means all to GitHub, and a policy may come to nothing.
+// No request that GitHub has seen in all of that leaves a list out, or has an empty one, and a refusal leaves no token.
 func TestAttackEmptyRepositoriesOrPermissions(t *testing.T) {
 	w := newWorld(t)
 	w.control()

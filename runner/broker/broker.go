@@ -65,6 +65,7 @@ type Broker struct {
 	now     func() time.Time
 	mux     *http.ServeMux
 	checks  []check
+	wider   func(*attempt, installationToken) bool // of what GitHub has issued
 	metrics *metricSet
 
 	byRepository *limiter      // exchanges
@@ -91,7 +92,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Broker, error) {
 		cfg: cfg, keys: map[string]*keySet{}, store: s, log: log, now: time.Now, mux: http.NewServeMux(), metrics: newMetrics(),
 		byRepository: newLimiter(limits.Repository), byAddress: newLimiter(limits.Address), slots: make(chan struct{}, limits.InFlight),
 	}
-	b.checks = b.allChecks()
+	b.checks, b.wider = b.allChecks(), wider
 	for _, i := range cfg.Issuers {
 		b.keys[i.Issuer] = &keySet{url: i.JWKS, client: limitedClient(), fetched: b.metrics.keysFetched}
 	}

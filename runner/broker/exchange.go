@@ -29,6 +29,7 @@ type attempt struct {
 	app             *githubApp
 	installation    int64
 	target          repository
+	ids             []int64 // of the repositories that the token is to be for: the target's
 	trust           *trustPolicy
 	ref             policyRef
 	permissions     map[string]string
@@ -193,9 +194,12 @@ func (a *attempt) admitted(err error) error {
 	return nil
 }
 
-// checkPermissions narrows the policy by the ceiling. An empty list would mean all to GitHub.
+// checkPermissions narrows the policy by the ceiling. An empty list would mean all to GitHub, of repositories as well.
 func (b *Broker) checkPermissions(_ context.Context, a *attempt) error {
 	a.permissions = narrowed(a.trust.Permissions, b.cfg.Ceiling)
+	if len(a.ids) == 0 {
+		return errors.New("bug: there is no repository that the token would be for")
+	}
 	if len(a.permissions) == 0 {
 		return refuse(codeDenied, "nothing is left to grant", "%s: permissions and ceiling have nothing in common", a.ref.Path)
 	}

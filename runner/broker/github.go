@@ -184,7 +184,7 @@ func (b *Broker) checkTrustPolicy(ctx context.Context, at *attempt) error {
 		return refuse(codeNotFound, "no such repository or identity", "%s is not what %s is called now", at.scope, at.scope)
 	}
 	r := tok.Repositories[0]
-	at.target = repository{r.ID, r.FullName, r.DefaultBranch, r.Owner}
+	at.target, at.ids = repository{r.ID, r.FullName, r.DefaultBranch, r.Owner}, []int64{r.ID}
 	var commit struct{ SHA string }
 	if _, err := b.call(ctx, at.app, http.MethodGet, "/repos/"+at.scope+"/commits/heads/"+at.target.DefaultBranch, tok.Token, nil, &commit); err != nil {
 		return err
@@ -210,7 +210,7 @@ func (b *Broker) checkTrustPolicy(ctx context.Context, at *attempt) error {
 
 // mint asks for the token, and refuses one that can do more than was asked for.
 func (b *Broker) mint(ctx context.Context, at *attempt) (installationToken, error) {
-	tok, status, err := b.token(ctx, at, map[string]any{"repository_ids": []int64{at.target.ID}, "permissions": at.permissions})
+	tok, status, err := b.token(ctx, at, map[string]any{"repository_ids": at.ids, "permissions": at.permissions})
 	switch {
 	case status == http.StatusUnprocessableEntity:
 		return tok, refuse(codeDenied, "the App may not grant this", "%v: %w", at.permissions, err)
@@ -219,16 +219,21 @@ func (b *Broker) mint(ctx context.Context, at *attempt) (installationToken, erro
 	case err != nil:
 		return tok, err
 	}
-	wider := tok.Selection != "selected" || len(tok.Repositories) != 1 || tok.Repositories[0].ID != at.target.ID
-	for name, level := range tok.Permissions {
-		implied := name == "metadata" && level == "read" // GitHub always adds it
-		wider = wider || !implied && (rank(level) == 0 || rank(level) > rank(at.permissions[name]))
-	}
-	if wider || tok.Token == "" {
+	if tok.Token == "" || b.wider(at, tok) {
 		b.revoke(ctx, at.app, tok.Token)
 		return installationToken{}, fmt.Errorf("GitHub granted %v (%s) where %v was asked for", tok.Permissions, tok.Selection, at.permissions)
 	}
 	return tok, nil
+}
+
+// wider tells whether a token can do more than was asked for.
+func wider(at *attempt, tok installationToken) bool {
+	more := tok.Selection != "selected" || len(tok.Repositories) != 1 || tok.Repositories[0].ID != at.target.ID
+	for name, level := range tok.Permissions {
+		implied := name == "metadata" && level == "read" // GitHub always adds it
+		more = more || !implied && (rank(level) == 0 || rank(level) > rank(at.permissions[name]))
+	}
+	return more
 }
 
 // revoke ends a token, also when the client has gone.

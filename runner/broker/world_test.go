@@ -168,6 +168,18 @@ func (w *world) without(names ...string) {
 				a.permissions = a.trust.Permissions
 				return nil
 			})
+		case "trust policy": // takes one that names no permissions
+			w.replace(name, func(ctx context.Context, a *attempt) error {
+				err := w.b.checkTrustPolicy(ctx, a)
+				if len(a.ids) == 0 {
+					return err
+				}
+				a.trust, err = parseTrust([]byte("issuer: " + w.oidc.URL + "\nsubject_pattern: .*\npermissions: {contents: read}\n"))
+				a.trust.Permissions = nil
+				return err
+			})
+		case "answer": // takes whatever GitHub issues
+			w.b.wider = func(*attempt, installationToken) bool { return false }
 		default:
 			w.replace(name, passes)
 		}
