@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/org/agent-sandbox/runner/runnertest"
 )
 
 // The tests of the action run workflows with the real act on the real engine, in the image that the Dockerfile makes.
@@ -227,21 +230,46 @@ func TestActionPolicyIsOfTheBase(t *testing.T) {
 	}
 }
 
-func TestActionCommits(t *testing.T) {
-	w := newWorkflow(t, `      - uses: ./.action
-        id: agent
-        with: {image: "`+testImage()+`", command: "echo new >file.txt", apply: commit, branch: agent/fix}
-`, nil)
-	log, ok := w.act("push", "--bind")
+// What a step changes becomes a commit in the checkout, and with push one at the server too, which is git's own (git http-backend) behind tokens that
+// were issued for that. What the credential may not push is refused.
+func TestActionCommitsAndPushes(t *testing.T) {
+	gh := runnertest.NewGitHub(t, runnertest.GitHubConfig{})
+	app := gh.AddApp(map[string]string{"contents": "write", "metadata": "read"})
+	server := gh.AddRepository("acme/shop")
+	gh.Install(app, "acme", server)
+	before := server.Ref("refs/heads/main")
+	step := func(id, apply, branch string) string {
+		return `      - uses: ./.action
+        id: ` + id + `
+        continue-on-error: true
+        env: {APP_KEY: "${{ secrets.APP_KEY }}"}
+        with: {image: "` + testImage() + `", command: "echo ` + id + ` >file.txt", apply: ` + apply + `, branch: ` + branch + `}
+`
+	}
+	w := newWorkflow(t, step("kept", "commit", "agent/kept")+step("pushed", "push", "agent/pushed")+step("refused", "push", "main")+`      - run: |
+          echo "kept=${{ steps.kept.outcome }} pushed=${{ steps.pushed.outcome }} refused=${{ steps.refused.outcome }} branch=${{ steps.pushed.outputs.branch }}="
+`, map[string]string{policyFile: fmt.Sprintf("version: 1\ncredentials:\n  github: {from: \"github-app:%d\", key: \"env:APP_KEY\", repositories: [self], "+
+		"permissions: {contents: write}, push: [\"refs/heads/agent/*\"]}\n", app.ID)})
+	w.git("remote", "add", "origin", "https://github.com/acme/shop") // from which act has the repository's name
+	t.Setenv("APP_KEY", string(app.PEM()))
+	log, ok := w.act("push", "--bind", "-s", "APP_KEY", "--env", "GITHUB_API_URL="+gh.API(), "--env", "GITHUB_SERVER_URL="+gh.URL)
 	if !ok {
 		t.Fatalf("the job failed\n%s", log)
 	}
-	if got := w.git("show", "agent/fix:file.txt"); got != "new" {
-		t.Errorf("the branch has %q\n%s", got, log)
+	wantLog(t, log, "kept=success pushed=success refused=failure branch=agent/pushed=", "does not allow a push of refs/heads/main")
+	for dir, branch := range map[string]string{w.dir: "kept", server.Dir: "pushed"} {
+		if got := gitAt(t, dir, "show", "agent/"+branch+":file.txt"); got != branch+"\n" {
+			t.Errorf("agent/%s has %q\n%s", branch, got, log)
+		}
+		message := gitAt(t, dir, "log", "-1", "--format=%an%n%b", "agent/"+branch)
+		if !strings.Contains(message, "agent-sandbox\n") || !strings.Contains(message, "Agent-Sandbox-Run: ") || !strings.Contains(message, "Agent-Sandbox-Manifest: sha256:") {
+			t.Errorf("the commit says %q", message)
+		}
 	}
-	if got := w.git("log", "-1", "--format=%an%n%b", "agent/fix"); !strings.Contains(got, "agent-sandbox") || !strings.Contains(got, "Agent-Sandbox-Run: ") {
-		t.Errorf("the commit says %q", got)
+	if after := server.Ref("refs/heads/main"); after != before || server.Ref("refs/heads/agent/kept") != "" {
+		t.Errorf("at the server main was %s and is %s, agent/kept is %q", before, after, server.Ref("refs/heads/agent/kept"))
 	}
+	wantRevoked(t, gh, log)
 }
 
 func TestActionRefusesStoredCredential(t *testing.T) {
