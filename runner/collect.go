@@ -129,9 +129,9 @@ func (r *run) report(ctx context.Context, cs *workspace.ChangeSet) error {
 	if err := r.searchChanges(cs); err != nil {
 		return err
 	}
-	digest, err := cs.Digest()
+	digest, err := fileDigest(r.dir.Path(workspace.ChangesFile))
 	if err != nil {
-		return err
+		return fmt.Errorf("digest of the changes: %w", err)
 	}
 	patch, err := fileDigest(r.dir.Path(workspace.PatchFile))
 	if err != nil {

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -120,7 +118,7 @@ type Counts struct {
 	Warn, Reject                            int // of all changes
 }
 
-// Sort puts the changes into the order that Save, Find and the digest need.
+// Sort puts the changes into the order that Save and Find need.
 func (cs *ChangeSet) Sort() {
 	slices.SortFunc(cs.Changes, func(a, b Change) int { return cmp.Compare(a.Path, b.Path) })
 }
@@ -187,16 +185,6 @@ func (n *Node) Equal(o *Node) bool {
 		return false
 	}
 	return n.Type == Symlink || n.Mode == o.Mode
-}
-
-// Digest is the SHA-256 of the change set's canonical form in lower-case hex. The canonical form is what
-// Save writes, so `sha256sum changes.json` gives the same.
-func (cs *ChangeSet) Digest() (string, error) {
-	h := sha256.New()
-	if err := cs.encode(h); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // encode writes the canonical form: the JSON of the set, with each change on a line of its own. It goes change by

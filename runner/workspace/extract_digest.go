@@ -1,14 +1,18 @@
 package workspace
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
+	"path"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -62,21 +66,19 @@ func (s *source) want(n *Node, e *entry) {
 
 // digestAll reads in parallel, and then fills in the nodes, which may share entries.
 func digestAll(ctx context.Context, all []*source) error {
+	toRead := slices.DeleteFunc(slices.Clone(all), func(s *source) bool { return s.nodes[0].Type != File && s.nodes[0].Type != Symlink })
+	slices.SortFunc(toRead, func(a, b *source) int { return cmp.Compare(a.path, b.path) })
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	buffers := make(chan []byte, runtime.GOMAXPROCS(0))
 	for range cap(buffers) {
 		buffers <- make([]byte, 128<<10)
 	}
-	for _, s := range all {
-		if s.nodes[0].Type != File && s.nodes[0].Type != Symlink {
-			continue
-		}
+	for group := range neighbours(toRead, func(s *source) (*os.Root, string) { return s.root, path.Dir(s.path) }) {
 		g.Go(func() error {
 			buf := <-buffers
 			defer func() { buffers <- buf }()
-			s.read(ctx, buf)
-			return ctx.Err()
+			return readGroup(ctx, group, buf)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -90,15 +92,51 @@ func digestAll(ctx context.Context, all []*source) error {
 	return nil
 }
 
-func (s *source) read(ctx context.Context, buf []byte) {
+// maxGroup is how many files of one directory are taken at once: enough to open it once for many, and few enough to share a large one.
+const maxGroup = 256
+
+// neighbours cuts a sorted list into parts of one directory each.
+func neighbours[T any](list []T, of func(T) (*os.Root, string)) iter.Seq[[]T] {
+	return func(yield func([]T) bool) {
+		for start, end := 0, 1; start < len(list); start, end = end, end+1 {
+			root, dir := of(list[start])
+			for ; end < len(list) && end-start < maxGroup; end++ {
+				if r, d := of(list[end]); r != root || d != dir {
+					break
+				}
+			}
+			if !yield(list[start:end]) {
+				return
+			}
+		}
+	}
+}
+
+// readGroup reads files of one directory, which is opened once: each path is walked step by step, so that no link leads out of the root.
+func readGroup(ctx context.Context, group []*source, buf []byte) error {
+	at, name := group[0].root, func(p string) string { return p }
+	if dir, err := at.OpenRoot(path.Dir(group[0].path)); err == nil { // else each file tells what is wrong
+		defer dir.Close()
+		at, name = dir, path.Base
+	}
+	for _, s := range group {
+		s.read(ctx, at, name(s.path), buf)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *source) read(ctx context.Context, at *os.Root, name string, buf []byte) {
 	if s.nodes[0].Type == Symlink {
-		s.link, s.err = s.root.Readlink(s.path)
+		s.link, s.err = at.Readlink(name)
 		return
 	}
-	s.sum, s.size, s.err = hashFile(ctx, s.root, s.path, buf)
+	s.sum, s.size, s.err = hashFile(ctx, at, name, buf)
 	if s.ours && errors.Is(s.err, fs.ErrPermission) {
-		if s.err = s.root.Chmod(s.path, 0o600); s.err == nil {
-			s.sum, s.size, s.err = hashFile(ctx, s.root, s.path, buf)
+		if s.err = at.Chmod(name, 0o600); s.err == nil {
+			s.sum, s.size, s.err = hashFile(ctx, at, name, buf)
 		}
 	}
 }

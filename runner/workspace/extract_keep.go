@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -25,19 +26,29 @@ func (w *layers) keep(changes []Change) error {
 	defer blobs.Close()
 	var moves errgroup.Group
 	moves.SetLimit(atOnce)
+	mine, err := w.toMove(changes)
+	for group := range neighbours(mine, func(c *Change) (*os.Root, string) { return w.state, path.Dir(c.Path) }) {
+		moves.Go(func() error { return w.adopt(group, blobs) })
+	}
+	return errors.Join(err, moves.Wait())
+}
+
+// toMove are the changes whose contents are in upper/, one for each content; the others are copied.
+func (w *layers) toMove(changes []Change) (mine []*Change, err error) {
+	seen := make(map[string]bool)
 	for i := range changes {
 		c := &changes[i]
 		if !c.needsBlob() {
 			continue
 		}
-		origin := w.delta.entries[c.Path].origin
-		if origin == "" {
-			moves.Go(func() error { return w.adopt(c, blobs) })
-		} else if err := w.copyOrigin(c, origin); err != nil {
-			return errors.Join(err, moves.Wait())
+		if origin := w.delta.entries[c.Path].origin; origin != "" {
+			err = errors.Join(err, w.copyOrigin(c, origin))
+		} else if !seen[c.New.SHA256] {
+			seen[c.New.SHA256] = true
+			mine = append(mine, c)
 		}
 	}
-	return moves.Wait()
+	return mine, err
 }
 
 // needsBlob reports whether the content after the change is not what the host has under the old name.
@@ -45,24 +56,31 @@ func (c *Change) needsBlob() bool {
 	return c.New != nil && c.New.Type == File && (c.Old == nil || c.Old.SHA256 != c.New.SHA256)
 }
 
-// adopt moves a file from upper/ into the blob store, under a digest that was just taken. Nothing is copied: both are on
-// one filesystem. Of two files with the same content, moved at once, either stays.
-func (w *layers) adopt(c *Change, blobs *os.Root) error {
-	blob := c.New.SHA256
-	if _, err := blobs.Lstat(blob); !errors.Is(err, fs.ErrNotExist) {
+// adopt moves files of one directory from upper/ into the blob store, under digests that were just taken. Nothing is copied: both are on
+// one filesystem.
+func (w *layers) adopt(group []*Change, blobs *os.Root) error {
+	move, err := moverFrom(w.state, path.Join("upper", path.Dir(group[0].Path)), BlobsDir)
+	if err != nil {
 		return err
 	}
-	if err := w.state.Rename("upper/"+c.Path, BlobsDir+"/"+blob); err != nil {
-		return err
+	defer move.close()
+	for _, c := range group {
+		blob := c.New.SHA256
+		if err := move.file(path.Base(c.Path), blob); err != nil {
+			return err
+		}
+		// Other names of the file in upper/ change with it; their modes were read before.
+		if err := blobs.Chmod(blob, 0o600); err != nil {
+			return err
+		}
+		if os.Geteuid() != 0 {
+			continue
+		}
+		if err := blobs.Lchown(blob, 0, 0); err != nil {
+			return err
+		}
 	}
-	// Other names of the file in upper/ change with it; their modes were read before.
-	if err := blobs.Chmod(blob, 0o600); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	return blobs.Lchown(blob, 0, 0)
+	return nil
 }
 
 // copyOrigin stores a file of the project that the agent moved here while something else took its old place.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -65,21 +66,15 @@ func WritePatch(ctx context.Context, w io.Writer, cs *ChangeSet, cfg PatchConfig
 	}
 	p := &patcher{w: w, cfg: cfg, left: cfg.MaxBytes}
 	cs.PatchIncomplete = false
-	for i := range cs.Changes {
+	for batch := range slices.Chunk(cs.Changes, patchBatch) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		c := &cs.Changes[i]
-		c.Omitted = ""
-		for _, s := range sections(c) {
-			omitted, err := p.section(s)
-			if err != nil {
-				return fmt.Errorf("patch of %q: %w", c.Path, err)
-			}
-			if omitted != "" && c.Omitted == "" {
-				c.Omitted, cs.PatchIncomplete = omitted, true
-			}
+		incomplete, err := p.batch(batch)
+		if err != nil {
+			return err
 		}
+		cs.PatchIncomplete = cs.PatchIncomplete || incomplete
 	}
 	return nil
 }
@@ -134,40 +129,6 @@ func gitMode(n *Node) string {
 		return "100755"
 	}
 	return "100644"
-}
-
-// patcher writes sections while there is room.
-type patcher struct {
-	w    io.Writer
-	cfg  PatchConfig
-	left int64
-}
-
-// section writes one block, or a comment in its place and the reason.
-func (p *patcher) section(s section) (omitted string, err error) {
-	old, err := p.load(s.old, func() (io.ReadCloser, error) {
-		if p.cfg.Blobs.Has(s.old.SHA256) {
-			return p.cfg.Blobs.Open(s.old.SHA256)
-		}
-		return p.cfg.Old(s.from)
-	})
-	if err != nil {
-		return p.omit(s, "the host's file is not what the run started from")
-	}
-	new, err := p.load(s.new, func() (io.ReadCloser, error) {
-		return openNew(s.old, s.new, p.cfg.Blobs, func() (io.ReadCloser, error) { return p.cfg.Old(s.from) })
-	})
-	if err != nil {
-		return "", err // our own store is damaged: that is no matter of one file
-	}
-	body := body{section: s, oldSide: old, newSide: new}
-	body.compare()
-	size := body.size()
-	if size > p.left {
-		return p.omit(s, fmt.Sprintf("the patch would be longer than %d bytes", p.cfg.MaxBytes))
-	}
-	p.left -= size
-	return "", body.write(p.w)
 }
 
 // omit writes the line that stands for a block. git apply skips it.

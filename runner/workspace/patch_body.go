@@ -175,7 +175,7 @@ func (b *body) writeHunks(w io.Writer) error {
 	if len(b.edits) == 0 {
 		return nil
 	}
-	out := bufio.NewWriter(w)
+	out := bufio.NewWriterSize(w, 512)
 	fmt.Fprintf(out, "--- %s\n+++ %s\n", sideName(b.old, "a/", b.from), sideName(b.new, "b/", b.path))
 	for start := 0; start < len(b.edits); {
 		end := start + 1
