@@ -98,8 +98,8 @@ func taskOf(task string, argv []string) *event.Task {
 	return t
 }
 
-// Refuse records a run that its policy does not let begin, or that has no policy to begin under.
-func Refuse(ctx context.Context, cfg Config, problems policy.Problems) (Result, error) {
+// Refuse records a run that does not begin: problems are those of a policy that does not let it, or is none to begin under.
+func Refuse(ctx context.Context, cfg Config, reason string, problems policy.Problems) (Result, error) {
 	dir, err := cfg.Store.Create(runs.NewID(time.Now()))
 	if err != nil {
 		return Result{ExitCode: exitFailure}, err
@@ -128,7 +128,7 @@ func Refuse(ctx context.Context, cfg Config, problems policy.Problems) (Result, 
 	r.rec.Emit(start)
 	r.look(ctx)
 	r.looked.Wait()
-	s := r.rec.Finish(event.RunFinished{Outcome: event.Refused, ExitCode: cfg.RefusedExit, Reason: "the policy was refused: " + problems[0].Error()})
+	s := r.rec.Finish(event.RunFinished{Outcome: event.Refused, ExitCode: cfg.RefusedExit, Reason: reason})
 	err = errors.Join(r.rec.Err(), dir.Finish(s))
 	s.Manifest = dir.Sealed()
 	return Result{Run: r.id, Dir: dir.Dir(), ExitCode: cfg.RefusedExit, Summary: s}, err

@@ -181,20 +181,21 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 	if err != nil {
 		return runner.Config{}, err
 	}
-	cfg, err := a.runConfig(ctx, f, args)
+	cfg, err := a.settled(ctx, f, args)
 	if err != nil {
 		return cfg, err
 	}
 	cfg.Subdir, cfg.Stdin = dir, stdinOf(f, cfg.Stdin)
-	cfg.Policy, err = s.judged(ctx, cfg.Policy)
+	judged, err := s.judged(ctx, cfg.Policy)
 	if err == nil {
+		cfg.Policy = judged
 		err = s.rights(a, &cfg)
 	}
-	if cfg.Obtain == nil && !cfg.Lock.Build {
+if cfg.Obtain == nil && !cfg.Lock.Build {
 		cfg.Obtain = func(ctx context.Context) error { return s.pull(ctx, cfg.Engine, cfg.Image) }
 	}
 	if err != nil {
-		return cfg, errors.Join(err, cfg.Store.Close())
+		return cfg, errors.Join(s.record(ctx, a, cfg, err), cfg.Store.Close())
 	}
 	return cfg, nil
 }

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
@@ -53,7 +54,21 @@ func (s *step) leave(ctx context.Context, p *policy.Policy, result runner.Result
 	return errors.Join(keepErr, uploadErr, s.save(stateEnded, "true"), s.tell(result.Summary, applied, dir, artifact))
 }
 
-// refused leaves the record of a run that was refused before it began, if there is one: there is of a policy's refusal.
+// record makes the record of a run that the job may not have under its policy.
+func (s *step) record(ctx context.Context, a *app, cfg runner.Config, why error) error {
+	if s.in.DryRun {
+		return why
+	}
+	if cfg.Signer == nil { // who was to sign is what is lacking
+		cfg.Signer = a.refusalSigner(cfg.Policy, "")
+	}
+	reason, _, _ := strings.Cut(why.Error(), "\n")
+	cfg.RefusedExit = exitFailure
+	_, err := runner.Refuse(ctx, cfg, reason, nil)
+	return errors.Join(why, err)
+}
+
+// refused leaves the record of a run that was refused before it began, if there is one: there is of every refusal for what the policy says.
 func (s *step) refused(ctx context.Context, why error) error {
 	if s.in.DryRun {
 		return why

@@ -20,7 +20,7 @@ func TestManifestLarge(t *testing.T) {
 		t.Skip("LARGE says how many files, such as 50000; see `make bench`")
 	}
 	connections := 2 * count
-	l := startLoad(t, loadTimeout)
+	l := startLoad(t, 3*loadTimeout)
 	l.do("crowd " + strconv.Itoa(connections))
 	l.do("files " + strconv.Itoa(count))
 	s := l.end()

@@ -36,7 +36,8 @@ func (f footprint) String() string {
 // loaded is a run whose agent is testdata/load.
 type loaded struct {
 	*process
-	guest int // its process on this machine
+	limit time.Duration // of a command
+	guest int           // its process on this machine
 }
 
 // startLoad begins a run with servers of all kinds to reach.
@@ -73,7 +74,7 @@ func startLoad(t *testing.T, limit time.Duration) *loaded {
 	if err := goBuild(filepath.Join(u.project, "load"), "./testdata/load"); err != nil {
 		t.Fatal(err)
 	}
-	l := &loaded{process: u.start("--ca-file", "ca.pem", "--", "./load")}
+	l := &loaded{process: u.start("--ca-file", "ca.pem", "--", "./load"), limit: limit}
 	l.guest = initOf(t, l.ask("namespace", limit))
 	return l
 }
@@ -122,7 +123,7 @@ func (l *loaded) ask(line string, limit time.Duration) string {
 func (l *loaded) do(line string) {
 	l.u.t.Helper()
 	start := time.Now()
-	if got := l.ask(line, loadTimeout); got != "done" {
+	if got := l.ask(line, l.limit); got != "done" {
 		l.u.t.Fatalf("%s: %s", line, got)
 	}
 	l.u.t.Logf("%s: %s; runner %v; guest %v", line, time.Since(start).Round(time.Millisecond), l.footprint(l.cmd.Process.Pid), l.footprint(l.guest))

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -73,37 +74,78 @@ func (u *user) manifestOf(want event.Outcome, code int) manifest.Statement {
 	return u.checkManifest(u.last(), s)
 }
 
-// TestManifestOfEveryOutcome: none goes without.
+// TestManifestOfEveryOutcome: none goes without, and each is signed.
 func TestManifestOfEveryOutcome(t *testing.T) {
 	u := newUser(t)
+	public := u.signs()
+	last := func(want event.Outcome, code int) manifest.Predicate {
+		t.Helper()
+		p := u.manifestOf(want, code).Predicate
+		u.wantSigned(public)
+		return p
+	}
 	u.wantCode(u.sh("true"), 0)
-	u.manifestOf(event.Success, 0)
+	last(event.Success, 0)
 	u.wantCode(u.sh("exit 3"), 3)
-	if p := u.manifestOf(event.Failure, 3).Predicate; !p.Isolation.Verified || len(p.Missing) > 0 || p.Workspace == nil {
+	if p := last(event.Failure, 3); !p.Isolation.Verified || len(p.Missing) > 0 || p.Workspace == nil {
 		t.Errorf("verified %v, missing %v, workspace %v", p.Isolation.Verified, p.Missing, p.Workspace)
 	}
 	u.wantCode(u.run("--timeout", "300ms", "--", "sleep", "60"), 124)
-	u.manifestOf(event.Timeout, 124)
+	last(event.Timeout, 124)
+	u.interrupted()
+	last(event.Cancelled, 130)
 	u.policy("resources: {memory: 64MiB, tmp: 16MiB, home: 16MiB, shm: 8MiB, run: 4MiB}\n")
 	u.run("--", "sh", "-c", "exec tail /dev/zero")
-	u.manifestOf(event.OOM, 137)
+	last(event.OOM, 137)
 	u.policy("")
 	gone := u.command("run", "--", "true")
 	gone.Env = append(gone.Env, "DOCKER_HOST=unix:///nowhere/docker.sock")
 	u.wantCode(u.finish(gone), 125)
-	if p := u.manifestOf(event.Errored, 125).Predicate; p.Isolation.Verified || len(p.Missing) == 0 || len(p.Policy.Compiled) == 0 {
+	if p := last(event.Errored, 125); p.Isolation.Verified || len(p.Missing) == 0 || len(p.Policy.Compiled) == 0 {
 		t.Errorf("verified %v, missing %v, policy %s", p.Isolation.Verified, p.Missing, p.Policy.Compiled)
 	}
 	u.write(policyFile, "version: 7\n", 0o644)
 	u.wantCode(u.run("--", "true"), exitUsage)
-	if p := u.manifestOf(event.Refused, exitUsage).Predicate; p.Policy.Loaded || len(p.Policy.Problems) == 0 {
+	if p := last(event.Refused, exitUsage); p.Policy.Loaded || len(p.Policy.Problems) == 0 {
 		t.Errorf("the policy is recorded as %+v", p.Policy)
 	}
+}
+
+// signs gives the user a key that signs from now on, and returns the file of its public half.
+func (u *user) signs() (public string) {
+	u.t.Helper()
+	key := filepath.Join(u.t.TempDir(), "signing.pem")
+	u.wantCode(u.finish(u.command("manifest", "keygen", "--plain", key)), 0)
+	u.env = append(u.env, signingKeyVariable+"="+key)
+	return key + ".pub"
+}
+
+// wantSigned: the newest manifest is signed with the key, and about the files beside it.
+func (u *user) wantSigned(public string) {
+	u.t.Helper()
+	r := u.finish(u.command("manifest", "verify", "last", "--key", public))
+	if r.code != 0 || !strings.Contains(r.stdout, "signature  passed") || !strings.Contains(r.stdout, "events.jsonl") {
+		u.t.Errorf("exit status %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// interrupted has a run that somebody ends with Ctrl-C.
+func (u *user) interrupted() {
+	u.t.Helper()
+	p := u.start("--", "sh", "-c", "echo ready; sleep 60")
+	if line, err := p.stdout.ReadString('\n'); err != nil || line != "ready\n" {
+		u.t.Fatalf("%q, %v", line, err)
+	}
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		u.t.Fatal(err)
+	}
+	u.wantCode(p.wait(), 130)
 }
 
 // TestManifestOfADeadRunner: the next command writes it, marked.
 func TestManifestOfADeadRunner(t *testing.T) {
 	u := newUser(t)
+	public := u.signs()
 	cmd := u.command("run", "--", "sh", "-c", "echo ready; sleep 60")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -127,6 +169,7 @@ func TestManifestOfADeadRunner(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := u.checkManifest(r, s).Predicate
+	u.wantSigned(public)
 	missing := []string{}
 	for _, m := range p.Missing {
 		missing = append(missing, m.Field)

@@ -179,6 +179,56 @@ func TestSigningServiceDown(t *testing.T) {
 	}
 }
 
+// TestRefusalSigned: a run that is refused has a manifest as any other has, signed by the job, whether its policy is none, is too much for
+// the ceiling, or asks for what is not to be had.
+func TestRefusalSigned(t *testing.T) {
+	for name, tt := range map[string]struct {
+		policy, ceiling string
+		code            int
+		reason          string
+		signed          manifest.Mode
+		attested        int
+	}{
+		"no policy":               {"nonsense: true\n", "", exitUsage, "nonsense", manifest.Keyless, 0},
+		"beyond the ceiling":      {"evidence: {sign: keyless, attest: true}\nenv: [PRIVATE]\n", "evidence: {}\n", exitUsage, "the ceiling does not pass on PRIVATE", manifest.Keyless, 1},
+		"not signed, by policy":   {"evidence: {sign: none}\nenv: [PRIVATE]\n", "evidence: {sign: none}\n", exitUsage, "the ceiling does not pass on PRIVATE", manifest.None, 0},
+		"no key to sign with":     {"evidence: {sign: key}\n", "", exitFailure, "no key is named", manifest.None, 0},
+		"nothing to attest with":  {"evidence: {sign: none, attest: true}\n", "", exitFailure, "would not be signed keyless", manifest.None, 0},
+		"an agent without a key":  {"agent: claude\n", "", exitFailure, "ANTHROPIC_API_KEY", manifest.Keyless, 0},
+		"a positive control: run": {"evidence: {sign: auto}\n", "", exitFailure, "", manifest.Keyless, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := newJob(t, tt.policy)
+			t.Setenv("ANTHROPIC_API_KEY", "")
+			t.Setenv("CLAUDE_CODE_OAUTH_TOKEN", "")
+			args := []string{"run", "--image", "agent:1"}
+			if tt.ceiling != "" {
+				if err := os.WriteFile("ceiling.yaml", []byte("version: 1\n"+tt.ceiling), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				args = append(args, "--ceiling", "ceiling.yaml")
+			}
+			if strings.HasPrefix(tt.policy, "agent:") {
+				args = append(args, "do it")
+			} else {
+				args = append(args, "--", "true")
+			}
+			code, stderr := j.run(args...)
+			s, _ := j.last()
+			want := event.Refused
+			if strings.HasPrefix(name, "a positive control") {
+				want = event.Errored // no engine answers
+			}
+			if code != tt.code || s.Outcome != want || s.ExitCode != tt.code || !strings.Contains(s.Reason, tt.reason) {
+				t.Errorf("exit status %d, recorded as %s, %d, %q: %s", code, s.Outcome, s.ExitCode, s.Reason, stderr)
+			}
+			if s.Manifest.Signed != string(tt.signed) || j.github.Seen("POST", "/repos/acme/shop/attestations") != tt.attested {
+				t.Errorf("signed as %+v, attested %d times", s.Manifest, j.github.Seen("POST", "/repos/acme/shop/attestations"))
+			}
+		})
+	}
+}
+
 // TestAttestRefused: what can't be stored is refused before the run.
 func TestAttestRefused(t *testing.T) {
 	j := newJob(t, "evidence: {sign: keyless, attest: true}\n")

@@ -70,7 +70,7 @@ Exit status: 0, also when there is nothing to add; that of the command, if one w
 
 // learnByRunning runs a command with everything public allowed, and learns from that run.
 func (a *app) learnByRunning(ctx context.Context, argv []string, f learnFlags) error {
-	cfg, err := a.runConfig(ctx, runFlags{policy: f.policy, image: f.image, caFiles: f.caFiles, command: true}, argv)
+	cfg, err := a.settled(ctx, runFlags{policy: f.policy, image: f.image, caFiles: f.caFiles, command: true}, argv)
 	if err != nil {
 		return failure(err)
 	}

@@ -128,7 +128,7 @@ func (a *app) replayConfig(ctx context.Context, f replayFlags, old manifest.Pred
 	if len(report.Missing) > 0 {
 		return nil, nil
 	}
-	cfg, err := a.runConfig(ctx, f.run, args)
+	cfg, err := a.settled(ctx, f.run, args)
 	if err != nil {
 		missing("policy", "%s", err)
 		return nil, nil

@@ -101,7 +101,7 @@ func (f *runFlags) register(c *cobra.Command) {
 
 // runTask is `run`. Every failure before the task runs has exit status 125, but for what the caller got wrong.
 func (a *app) runTask(ctx context.Context, f runFlags, args []string) error {
-	cfg, err := a.runConfig(ctx, f, args)
+	cfg, err := a.settled(ctx, f, args)
 	if err != nil {
 		return failure(err)
 	}

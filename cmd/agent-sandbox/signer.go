@@ -31,6 +31,11 @@ const maxSigningKey = 64 << 10
 
 // signer is who signs a run's manifest, by the policy's evidence.sign. What is known not to work is refused before the run.
 func (a *app) signer(p *policy.Policy, keyFile string) (manifest.Signer, error) {
+	return a.signerOf(p, keyFile, true)
+}
+
+// signerOf is signer; without ask nobody is asked for the passphrase of a key.
+func (a *app) signerOf(p *policy.Policy, keyFile string, ask bool) (manifest.Signer, error) {
 	key := cmp.Or(keyFile, a.env(signingKeyVariable))
 	switch p.Evidence.Sign {
 	case "none":
@@ -51,13 +56,13 @@ func (a *app) signer(p *policy.Policy, keyFile string) (manifest.Signer, error) 
 				Hint:   "make one with `agent-sandbox manifest keygen`, and name it with --sign-key or " + signingKeyVariable,
 			}
 		}
-		return a.keySigner(key, true)
+		return a.keySigner(key, ask)
 	}
 	switch id := actions.IdentityFromEnv(a.lookupEnv); {
 	case id != nil && (!isLocal(id.URL) || a.env(fulcioVariable) != ""):
-		return a.keylessOrKey(id, key)
+		return a.keylessOrKey(id, key, ask)
 	case key != "":
-		return a.keySigner(key, true)
+		return a.keySigner(key, ask)
 	case id != nil:
 		return manifest.Unsigned{Why: "the job's identity is a local one, which no public service knows"}, nil
 	}
@@ -65,12 +70,12 @@ func (a *app) signer(p *policy.Policy, keyFile string) (manifest.Signer, error) 
 }
 
 // keylessOrKey signs by the job's identity, and with a key, if there is one, when the services can't be had.
-func (a *app) keylessOrKey(id *actions.Identity, key string) (manifest.Signer, error) {
+func (a *app) keylessOrKey(id *actions.Identity, key string, ask bool) (manifest.Signer, error) {
 	first, err := a.keyless(id)
 	if err != nil || key == "" {
 		return first, err
 	}
-	second, err := a.keySigner(key, true)
+	second, err := a.keySigner(key, ask)
 	if err != nil {
 		return nil, err
 	}
