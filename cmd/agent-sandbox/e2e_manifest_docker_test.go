@@ -132,7 +132,7 @@ func (u *user) wantSigned(public string) {
 // interrupted has a run that somebody ends with Ctrl-C.
 func (u *user) interrupted() {
 	u.t.Helper()
-	p := u.start("--", "sh", "-c", "echo ready; sleep 60")
+	p := u.start("--", "sh", "-c", "echo ready; exec sleep 60")
 	if line, err := p.stdout.ReadString('\n'); err != nil || line != "ready\n" {
 		u.t.Fatalf("%q, %v", line, err)
 	}
