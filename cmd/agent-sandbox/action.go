@@ -191,11 +191,11 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 		cfg.Policy = judged
 		err = s.rights(a, &cfg)
 	}
-if cfg.Obtain == nil && !cfg.Lock.Build {
+	if cfg.Obtain == nil && !cfg.Lock.Build {
 		cfg.Obtain = func(ctx context.Context) error { return s.pull(ctx, cfg.Engine, cfg.Image) }
 	}
 	if err != nil {
-		return cfg, errors.Join(s.record(ctx, a, cfg, err), cfg.Store.Close())
+		return cfg, errors.Join(s.mayNot(ctx, a, cfg, err), cfg.Store.Close())
 	}
 	return cfg, nil
 }

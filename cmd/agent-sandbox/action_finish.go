@@ -54,8 +54,8 @@ func (s *step) leave(ctx context.Context, p *policy.Policy, result runner.Result
 	return errors.Join(keepErr, uploadErr, s.save(stateEnded, "true"), s.tell(result.Summary, applied, dir, artifact))
 }
 
-// record makes the record of a run that the job may not have under its policy.
-func (s *step) record(ctx context.Context, a *app, cfg runner.Config, why error) error {
+// mayNot makes the record of a run that the job may not have under its policy.
+func (s *step) mayNot(ctx context.Context, a *app, cfg runner.Config, why error) error {
 	if s.in.DryRun {
 		return why
 	}
