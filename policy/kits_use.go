@@ -92,6 +92,11 @@ func (c KitCredential) credential(kit, variable string) Credential {
 	}
 }
 
+// OfKit reports whether a kit has brought the credential: the policy's file does not name it.
+func (c Credential) OfKit() bool {
+	return c.Place.Line == 0 && strings.HasPrefix(c.Place.File, kitPlace("").File)
+}
+
 // kitPlace is where messages say that something comes from.
 func kitPlace(name string) Place { return Place{File: "kit " + name} }
 

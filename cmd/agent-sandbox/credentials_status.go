@@ -50,8 +50,9 @@ func (a *app) credentialsStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Tell the age, scope and last use of each credential; 1 if one is overdue",
 		Long: `status tells of each credential of the policy how old it is and when it is due, by its "rotate:"; where
-it may go and what for; and when a run of this machine used it last. It shows no secret, and starts no command
-that a policy names.
+it may go and what for; and when a run of this machine used it last. What the kit of the policy's "agent:" brings is
+among them, if its variable is set. It shows no secret, starts no command that a policy
+names and logs in nowhere: of exec: and vault: it does not read the secret, and says so.
 
 Who says so is told too: "observed" is what this machine, a file's date or the date of the place where the key is
 kept tells, "asserted" is the policy's "rotated: DATE". A key whose age nobody knows is never called fresh.
@@ -76,7 +77,11 @@ func (a *app) rotation(f credentialFlags) (*policy.Policy, rotate.Config, error)
 	if err != nil {
 		return nil, rotate.Config{}, err
 	}
-	limits, err := a.underCeiling(f.ceiling, p, nil)
+	p, kit, err := a.withKitOf(p)
+	if err != nil {
+		return nil, rotate.Config{}, err
+	}
+	limits, err := a.underCeiling(f.ceiling, p, kit)
 	if err != nil {
 		return nil, rotate.Config{}, err
 	}
@@ -103,6 +108,11 @@ func (a *app) credentialsStatus(ctx context.Context, f credentialFlags) error {
 	report, err := cfg.Report(ctx, p.Credentials)
 	if err != nil {
 		return err
+	}
+	for i, c := range p.Credentials {
+		if c.OfKit() {
+			report.Credentials[i].Kit = p.Agent
+		}
 	}
 	switch {
 	case f.json:
@@ -137,13 +147,20 @@ func printStatus(w io.Writer, r rotate.Report) error {
 		for _, store := range s.Stores {
 			fmt.Fprintf(w, "  kept in %s: %s\n", printableLine(store.Store), storeText(store))
 		}
-		for _, text := range []string{s.Detail, s.Pending} {
+		for _, text := range []string{broughtBy(s.Kit), s.Detail, s.Pending} {
 			if text != "" {
 				fmt.Fprintf(w, "  %s\n", printableLine(text))
 			}
 		}
 	}
 	return nil
+}
+
+func broughtBy(kit string) string {
+	if kit == "" {
+		return ""
+	}
+	return "the kit of the agent " + kit + " brings it; named in the policy it can have a limit"
 }
 
 // markdownStatus is the body of an issue: what is overdue, and what is not known.

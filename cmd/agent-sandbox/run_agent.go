@@ -119,6 +119,19 @@ func (a *app) withAgent(p *policy.Policy) *policy.Policy {
 	return out
 }
 
+// withKitOf is the policy with what the agent that it names brings. A credential that is not there is none: a run would be refused.
+func (a *app) withKitOf(p *policy.Policy) (*policy.Policy, *policy.KitUse, error) {
+	k, ok := p.Kit(p.Agent)
+	if !ok {
+		return p, nil, nil
+	}
+	merged, use, err := p.WithKit(k, a.isSet)
+	if _, missing := errors.AsType[*policy.MissingCredentialError](err); missing {
+		return p, nil, nil
+	}
+	return merged, &use, err
+}
+
 // agentLine names an agent, the version that its kit is for, and its credential.
 func agentLine(name, version, credential string) string {
 	line := strings.TrimSpace(name + " " + version)

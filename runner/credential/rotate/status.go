@@ -27,7 +27,8 @@ type Report struct {
 // Status is one credential.
 type Status struct {
 	Name   string `json:"name"`
-	Source string `json:"source"` // as in the policy
+	Source string `json:"source"`        // as in the policy
+	Kit    string `json:"kit,omitempty"` // the agent whose kit brings it; empty: the policy names it
 	Scope  Scope  `json:"scope"`
 
 	State      event.AgeState `json:"state"`                 // unscheduled, fresh, overdue, unknown; issued: every run has its own
@@ -41,6 +42,7 @@ type Status struct {
 	Basis      string         `json:"basis,omitempty"` // rotated, store, file, declared, first-seen
 	Provenance string         `json:"provenance"`      // observed, asserted, unknown
 	LastUsed   *time.Time     `json:"last_used,omitempty"`
+	Read       bool           `json:"secret_read"` // false: the secret was not looked at, so this machine can't tell what it remembers of it
 	Stores     []StoreAge     `json:"stores"`
 	Recipe     bool           `json:"recipe"`            // `credentials rotate` can replace it
 	Pending    string         `json:"pending,omitempty"` // what an unfinished rotation has left
@@ -110,11 +112,13 @@ func (cfg Config) status(ctx context.Context, c policy.Credential) (Status, erro
 	}
 	var value secret.Value
 	var why string
-	if c.From.Kind != "exec" && c.From.Kind != "vault" { // a look must not make a password manager ask its owner
+	unread := unreadSource(c)
+	if unread == "" {
 		if value, err = cfg.Sources.Read(ctx, c); err != nil {
 			why = message(err)
 		}
 	}
+	s.Read = !value.IsEmpty()
 	written, stores := cfg.written(ctx, c)
 	s.Stores = append(s.Stores, stores...)
 	a, err := cfg.age(c, value, written)
@@ -122,12 +126,28 @@ func (cfg Config) status(ctx context.Context, c policy.Credential) (Status, erro
 		return s, err
 	}
 	s.fill(a, cfg.now())
-	s.Detail = cmp.Or(a.Detail, s.reason(why))
+	s.Detail = joined(cmp.Or(a.Detail, s.reason(why)), unread)
 	e, err := cfg.Book.Entry(value)
 	if !e.LastUsed.IsZero() {
 		s.LastUsed = &e.LastUsed
 	}
 	return s, err
+}
+
+// unreadSource says why a status does not look at a secret: it must not make a password manager ask its owner, nor log in anywhere.
+func unreadSource(c policy.Credential) string {
+	const so = "so that its last use and what this machine has seen of it are not known here; runs do look"
+	switch c.From.Kind {
+	case "exec":
+		return "a status starts no command: the secret was not read, " + so
+	case "vault":
+		return "a status logs in to no Vault: the secret was not read, " + so
+	}
+	return ""
+}
+
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(s string) bool { return s == "" }), "; ")
 }
 
 func (s *Status) fill(a event.CredentialAge, now time.Time) {
