@@ -53,9 +53,26 @@ const persist = async (address, options) => {
 // client gets a token for acme/shop by a trust policy.
 type client func(identity string) (token string, err error)
 
-// octoSTS is the client of octo-sts' action, in node. It names host and port as audience, and the port is 443 outside of tests.
-func (w *world) octoSTS(node string, server *httptest.Server) client {
+// serveTLS is a broker of the world's whose audience depends on its address.
+func (w *world) serveTLS(audience func(address string) string) *httptest.Server {
 	w.t.Helper()
+	server := httptest.NewUnstartedServer(nil)
+	w.cfg.Audience = audience(server.Listener.Addr().String())
+	w.cfg.Database = filepath.Join(w.t.TempDir(), "broker.db")
+	b, err := w.replica()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	server.Config.Handler = b
+	server.StartTLS()
+	w.t.Cleanup(server.Close)
+	return server
+}
+
+// octoSTS is the client of octo-sts' action, in node. It names host and port as audience, and the port is 443 outside of tests.
+func (w *world) octoSTS(node string) client {
+	w.t.Helper()
+	server := w.serveTLS(func(address string) string { return address })
 	ca := filepath.Join(w.t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
 		w.t.Fatal(err)
@@ -63,7 +80,6 @@ func (w *world) octoSTS(node string, server *httptest.Server) client {
 	domain := server.Listener.Addr().String()
 	url, token := w.oidc.ActionsServer(w.claims(nil))
 	return func(identity string) (string, error) {
-		w.b.cfg.Audience = domain
 		cmd := exec.CommandContext(w.t.Context(), node, "-e", octoClient)
 		cmd.Env = []string{
 			"NODE_EXTRA_CA_CERTS=" + ca, "ACTIONS_ID_TOKEN_REQUEST_URL=" + url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN=" + token,
@@ -80,9 +96,10 @@ func (w *world) octoSTS(node string, server *httptest.Server) client {
 }
 
 // ours is the source github-oidc, as a run has it.
-func (w *world) ours(server *httptest.Server) client {
+func (w *world) ours() client {
+	w.t.Helper()
+	server := w.serveTLS(func(string) string { return "127.0.0.1" })
 	return func(identity string) (string, error) {
-		w.b.cfg.Audience = "127.0.0.1"
 		p, err := policy.Load("policy.yaml", []byte("version: 1\ncredentials:\n  github: {from: github-oidc, broker: \""+server.URL+
 			"\", identity: "+identity+", repositories: [acme/shop], permissions: {contents: write, pull_requests: read}}\n"))
 		if err != nil {
@@ -105,11 +122,9 @@ func (w *world) ours(server *httptest.Server) client {
 // TestClients exchanges as jobs do, over TLS: by our own source of credentials, and by octo-sts' JavaScript action.
 func TestClients(t *testing.T) {
 	w := newWorld(t)
-	server := httptest.NewTLSServer(w.b)
-	t.Cleanup(server.Close)
-	clients := map[string]client{"ours": w.ours(server)}
+	clients := map[string]client{"ours": w.ours()}
 	if node, err := exec.LookPath("node"); err == nil {
-		clients["octo-sts"] = w.octoSTS(node, server)
+		clients["octo-sts"] = w.octoSTS(node)
 	} else {
 		t.Log("SKIPPED: octo-sts' client, which is JavaScript: node is not installed")
 	}

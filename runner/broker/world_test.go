@@ -153,7 +153,7 @@ func (w *world) without(names ...string) {
 			w.replace("signature", func(_ context.Context, a *attempt) error { return a.readClaims(payloadOf(a.token)) })
 		case "authorization": // takes the first
 			w.replace(name, func(ctx context.Context, a *attempt) error {
-				a.authorization = a.authorization[:1]
+				a.authorization = a.authorization[:min(1, len(a.authorization))]
 				return w.b.checkBearer(ctx, a)
 			})
 		case "issuer": // believes the token where its keys are
