@@ -9,6 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/manifest"
+	"github.com/org/agent-sandbox/runner/runs"
 )
 
 // outside runs the step without a container, as people do who look for what is wrong with one.
@@ -70,5 +74,32 @@ func TestActionWithoutWorkflow(t *testing.T) {
 		if s.ok != tt.ok || !strings.Contains(s.log, tt.want) {
 			t.Errorf("%s: succeeded: %v, want %v with %q\n%s", name, s.ok, tt.ok, tt.want, s.log)
 		}
+	}
+}
+
+// An image that can't be had fails a run, which is recorded as any other.
+func TestActionWithoutImage(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	u.git("init", "-q")
+	u.git("commit", "-q", "--allow-empty", "-m", "x")
+	u.write("event.json", `{"ref": "refs/heads/main", "repository": {"id": 1}}`, 0o644)
+	r := u.sandbox(false, "action", "--event", "event.json", "--image", "127.0.0.1:1/nowhere:1", "--command", "true")
+	u.wantCode(r, exitError)
+	const want = `pull "127.0.0.1:1/nowhere:1"`
+	records, err := filepath.Glob(filepath.Join(u.project, ".agent-sandbox-runs", "*", runs.ManifestFile))
+	if err != nil || len(records) != 1 || !strings.Contains(r.stdout, want) {
+		t.Fatalf("manifests %q (%v), want one, and %s\n%s", records, err, want, r.stdout)
+	}
+	content, err := os.ReadFile(records[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := manifest.Read(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := f.Statement.Predicate.Outcome; o.Result != string(event.Errored) || !strings.Contains(o.Reason, want) {
+		t.Errorf("recorded as %+v", o)
 	}
 }
