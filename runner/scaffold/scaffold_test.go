@@ -145,6 +145,9 @@ func checkFile(t *testing.T, f File, agent string, p Project) {
 			t.Errorf("the policy builds %q, want %q", loaded.Image.Build, p.DevDockerfile)
 		}
 	}
+	if strings.Contains(f.Content, "secrets. ") || strings.Contains(f.Content, "()") {
+		t.Errorf("%s for the agent %q names a secret that has no name:\n%s", f.Path, agent, f.Content)
+	}
 	var v any
 	if err := yaml.Unmarshal([]byte(f.Content), &v); err != nil {
 		t.Errorf("%s: %v\n%s", f.Path, err, f.Content)
