@@ -93,7 +93,7 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 	if s.in, err = actions.ParseInputs(values); err != nil {
 		return err
 	}
-	if s.in.Version != "" && s.in.Version != version {
+	if want := s.in.Version; want != "" && strings.TrimPrefix(want, "v") != strings.TrimPrefix(version, "v") {
 		return fmt.Errorf("the workflow wants version %s of agent-sandbox, and this is %s", s.in.Version, version)
 	}
 	if s.temp, err = os.MkdirTemp("", "agent-sandbox-action-*"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -88,7 +89,7 @@ func (a *app) initProject(ctx context.Context, f initFlags) (err error) {
 		return err
 	}
 	files, err := scaffold.Files(found, scaffold.Options{
-		Image: f.image, Agent: f.agent, Action: actionReference, CIOnly: f.ciOnly, Rotation: f.rotation || a.rotates(project), Release: release(),
+		Image: f.image, Agent: f.agent, Action: actionReference, CIOnly: f.ciOnly, Rotation: f.rotation || a.rotates(project), Release: release(version),
 	})
 	if err != nil {
 		return usage("--agent: %w\nhint: `agent-sandbox agents` lists them", err)
@@ -123,12 +124,15 @@ func (a *app) rotates(project string) bool {
 	return err == nil && slices.ContainsFunc(p.Credentials, func(c policy.Credential) bool { return c.Rotate != 0 })
 }
 
-// release is the tag of this program's release; empty if it is none.
-func release() string {
-	if version == "dev" {
-		return ""
+// releaseVersion is how releases are numbered; git's description of a commit between two of them has more dashes.
+var releaseVersion = regexp.MustCompile(`^v?([0-9]+\.[0-9]+\.[0-9]+(?:-[a-z0-9.]+)?)$`)
+
+// release is the tag of the release that a version of this program is; empty if it is none.
+func release(version string) string {
+	if m := releaseVersion.FindStringSubmatch(version); m != nil && !strings.HasSuffix(version, "-dirty") {
+		return "v" + m[1]
 	}
-	return "v" + version
+	return ""
 }
 
 // initFile shows a file and writes it.
