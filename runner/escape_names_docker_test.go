@@ -93,6 +93,8 @@ func hostHeaders() []attack {
 		plainAttack("Host: none, in HTTP/1.0", "h92", "GET /MARK HTTP/1.0\r\n\r\n", "1", "403"),
 		plainAttack("a URL of another host as target", "h93", httpRequest("GET http://denied.example/MARK", "HOST"), "1", "403"),
 		plainAttack("chained CONNECT", "h94", httpRequest("CONNECT MARK.denied.example:443", "HOST"), "1", "403"),
+		plainAttack("chained CONNECT to ssh", "h96", httpRequest("CONNECT MARK.denied.example:22", "HOST"), "1", "403"),
+		plainAttack("chained CONNECT to plain http", "h97", httpRequest("CONNECT MARK.denied.example:80", "HOST"), "1", "403"),
 		plainAttack("keep-alive: a second request for another host", "h95", httpRequest("GET /first", "HOST")+"{pause}"+httpRequest("GET /MARK", "denied.example"), "2", "403", "ECONNRESET"),
 	)
 }

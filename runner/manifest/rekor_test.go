@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -150,6 +152,47 @@ func TestLogTampered(t *testing.T) {
 				t.Errorf("%s: %d values were changed", kind, n)
 			}
 		}
+	}
+}
+
+// TestLogPublic: the entry of a real bundle, that of the job in publicGood, is in sigstore's public log by the log's promise and by its proof,
+// each by itself; and nothing in it can be another.
+func TestLogPublic(t *testing.T) {
+	leaf, rootFile := publicGood(t)
+	root, err := ParseTrustedRoot(rootFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(filepath.Join("testdata", "public-good", "bundle.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := func(file []byte) (State, []time.Time) {
+		t.Helper()
+		o, err := Open(file)
+		if err != nil {
+			return Failed, nil
+		}
+		v := verification{accept: Acceptance{Trusted: root}, opened: o}
+		return v.inLog(leaf.Raw).State, v.times
+	}
+	for _, without := range []string{"nothing", "inclusionPromise", "inclusionProof"} {
+		edited := editBundle(t, file, func(m map[string]any) { delete(m["tlogEntries"].([]any)[0].(map[string]any), without) })
+		state, times := found(edited)
+		if state != Passed || (len(times) == 0) != (without == "inclusionPromise") || len(times) > 0 && (times[0].Before(leaf.NotBefore) || times[0].After(leaf.NotAfter)) {
+			t.Errorf("without %s: %s, %v", without, state, times)
+		}
+	}
+	editBundle(t, file, func(m map[string]any) {
+		leaves(m["tlogEntries"], func(path string, _ func(any)) {
+			forged := editBundle(t, file, func(to map[string]any) { to["tlogEntries"] = m["tlogEntries"] })
+			if state, _ := found(forged); state == Passed {
+				t.Errorf("%s: changed, and passed", path)
+			}
+		})
+	})
+	if state, _ := found(bytes.Replace(file, []byte("MEQCIFWrPp3i58sn"), []byte("MEQCIFWrPp3i58sm"), 1)); state != Failed {
+		t.Errorf("another signature: %s", state)
 	}
 }
 

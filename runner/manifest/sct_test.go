@@ -15,7 +15,7 @@ import (
 )
 
 // publicGood is a certificate that sigstore's public Fulcio issued to a job in 2023, and the trusted root of that instance, from the
-// test data of sigstore-go (Apache-2.0).
+// test data of sigstore-go (Apache-2.0). So is the bundle beside them, in the form of version 0.3.
 func publicGood(t testing.TB) (leaf *x509.Certificate, root []byte) {
 	t.Helper()
 	dir := filepath.Join("testdata", "public-good")
