@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/agent-sandbox/runner/engine"
+	"github.com/org/agent-sandbox/runner/event"
 )
 
 // cachesFlags are the flags of caches and caches prune.
@@ -107,7 +108,7 @@ func (a *app) meansCache(f cachesFlags) (func(engine.Cache) bool, error) {
 		if project, _, err = a.project(f.workspace); err != nil {
 			return nil, err
 		}
-		project = realPath(project)
+		project = event.Printable(realPath(project)) // as it is labelled
 	}
 	return func(c engine.Cache) bool {
 		return (f.all || owner != "" && c.Owner == owner) && (project == "" || c.Project == project)

@@ -23,8 +23,9 @@ mend it.
 --clean removes what runs left whose runner died: their containers and volumes, the layers in
 their state, and an apply that stopped half-way. Such a run keeps its record, with the outcome
 "interrupted". What belongs to a live run is left alone, and so is the container of a run that
-is not in this state directory: it may be somebody else's. Also removed are caches that were not used for ` + staleDays + ` days, among them the
-volumes with our guest program; they are made anew when needed.
+is not in this state directory: it may be somebody else's. Also removed are what was learned about engines and images, and the
+volumes with our guest program, if they were not used for ` + staleDays + ` days; they are made anew when needed. The caches of tools that a policy
+keeps stay: "caches prune" removes them.
 
 Exit status: 1 when a run can't work here, or something could not be removed.`,
 		Example: `  agent-sandbox doctor

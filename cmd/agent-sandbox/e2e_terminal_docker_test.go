@@ -35,6 +35,11 @@ type terminal struct {
 // terminal starts `agent-sandbox ARGS` on a terminal of 24 by 80.
 func (u *user) terminal(args ...string) *terminal {
 	u.t.Helper()
+	return u.terminalOf(u.command(args...))
+}
+
+func (u *user) terminalOf(cmd *exec.Cmd) *terminal {
+	u.t.Helper()
 	blocking, slave, err := pty.Open()
 	if err != nil {
 		u.t.Fatal(err)
@@ -45,7 +50,7 @@ func (u *user) terminal(args ...string) *terminal {
 		u.t.Fatal(err)
 	}
 	master := os.NewFile(uintptr(fd), "master")
-	tm := &terminal{u: u, cmd: u.command(args...), master: master, slave: slave, ended: make(chan struct{})}
+	tm := &terminal{u: u, cmd: cmd, master: master, slave: slave, ended: make(chan struct{})}
 	tm.resize(24, 80)
 	if tm.before, err = term.GetState(int(slave.Fd())); err != nil {
 		u.t.Fatal(err)
@@ -282,6 +287,21 @@ func TestTerminalRestored(t *testing.T) {
 		tm := u.terminal("run", "--image", "agent-sandbox-e2e-no-such-image:1", "-t", "--", "true")
 		tm.wantCode(exitFailure)
 	})
+}
+
+// TestTerminalWhileBuilding: Ctrl-C is for the build as long as there is no agent.
+func TestTerminalWhileBuilding(t *testing.T) {
+	t.Parallel()
+	u := newUser(t)
+	u.write("Dockerfile", "FROM "+testImage()+"\nRUN echo "+marker("build")+"; sleep 1000\n", 0o644)
+	u.policy("image: {build: Dockerfile}\n")
+	cmd := u.command("version")
+	cmd.Args = append(cmd.Args[:1], "run", "-t", "--", "true")
+	tm := u.terminalOf(cmd)
+	tm.shows("building the image of Dockerfile\r\n")
+	tm.types(ctrlC)
+	tm.wantCode(128 + int(syscall.SIGINT))
+	u.wantOutcome(event.Cancelled, 128+int(syscall.SIGINT))
 }
 
 // TestTerminalHangup: the terminal goes away, as when its window is closed.
