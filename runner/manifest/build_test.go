@@ -22,6 +22,7 @@ func testTime() time.Time { return time.Date(2026, 11, 23, 15, 22, 40, 0, time.U
 const testPlan = `{"agent":{"user":"agent","uid":1000,"gid":1000},"env":[{"name":"PATH","value":"/bin","source":"image"},{"name":"HOME","source":"sandbox"}],
 "workspace":{"mode":"overlay"},"network":{"mode":"none","capture":true,"found":[{"bundle":"npm","host":"npm.example","port":443,"source":"project: .npmrc:3"}]},
 "seccomp":{"profile":"strict","digest":"sha256:aa"},"kit":{"version":"1.2.3"},
+"caches":[{"kind":"npm","volume":"agent-sandbox-cache-npm-1","target":"/var/cache/agent-sandbox/npm","new":true},{"kind":"go","volume":"agent-sandbox-cache-go-1","target":"/var/cache/agent-sandbox/go"}],
 "container":{"guest":{"digest":"bb"},"mounts":[{"target":"/workspace","volume":true}],"tmpfs":[{"target":"/tmp"}],"limits":{"memory":4294967296,"cpus":1.5,"pids":528}},
 "policy":{"compiled":{"version":1,"evidence":{"include":["prompt","stdout"]}}}}`
 

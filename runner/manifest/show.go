@@ -131,6 +131,13 @@ func rights(p Predicate) Section {
 	}
 	if i := p.Isolation.Planned; i != nil {
 		s.row("isolation", "user %s (%d), network %s, seccomp %s, workspace %s", i.User, i.UID, i.Network, i.Seccomp, i.Workspace)
+		for _, c := range i.Caches {
+			state := "as an earlier run left it"
+			if c.New {
+				state = "new"
+			}
+			s.row("cache", "%s at %s, %s", c.Kind, c.Target, state)
+		}
 	}
 	held := 0
 	for _, probe := range p.Isolation.Probes {
