@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -162,10 +163,15 @@ func TestClientOfSeveralRepositories(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.repo.WriteFile(trustFile, "issuer: "+w.oidc.URL+"\nsubject_pattern: repo:acme/shop:.*\npermissions: {contents: write}\n")
+	var mu sync.Mutex // guards record
 	var record []event.Event
 	set, err := credential.Resolve(t.Context(), p.Credentials, credential.Config{
 		LookupEnv: func(string) (string, bool) { return "", false }, HTTP: server.Client(), GitHubAPI: w.gh.API(), Now: w.gh.Now,
-		Emit: func(e event.Event) { record = append(record, e) },
+		Emit: func(e event.Event) {
+			mu.Lock()
+			defer mu.Unlock()
+			record = append(record, e)
+		},
 		OIDC: func(_ context.Context, audience string) (secret.Value, error) {
 			return secret.New(w.oidc.Mint(w.claims(map[string]any{"aud": audience}))), nil
 		},

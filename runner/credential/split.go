@@ -6,6 +6,9 @@ import (
 	"github.com/org/agent-sandbox/policy"
 )
 
+// maxPieces bounds the tokens of one credential. Each is issued before the agent starts and revoked at the end, and brokers limit the exchanges of a job.
+const maxPieces = 20
+
 // piece is a credential of the policy, or the part of one that has a token of its own.
 type piece struct {
 	policy.Credential        // with the part's repositories

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -105,10 +106,20 @@ func TestSeveralOwners(t *testing.T) {
 	}
 }
 
+// manyOwners are repositories of 21 owners.
+func manyOwners() string {
+	var names []string
+	for i := range 21 {
+		names = append(names, fmt.Sprintf("owner%d/lib", i))
+	}
+	return strings.Join(names, ", ")
+}
+
 // What can't work is refused, and what was issued until then is given back.
 func TestSeveralRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ old, new, want string }{
 		"delivered inside": {"push: [\"refs/heads/agent/*\"]", "deliver: env, env: TOKEN", "`deliver: env` has room for one token, and acme and globex take one each"},
+		"too many":         {"globex/lib", manyOwners(), "it takes 22 tokens, and at most 20 are issued for a run"},
 		"not installed":    {"globex/lib", "nowhere/lib", "nowhere: is the App installed for nowhere/lib?"},
 		"one repository in two": {
 			"\n", "\n  lib: {from: \"github-app:ID\", key: \"env:KEY\", repositories: [globex/lib], permissions: {contents: read}}\n",

@@ -218,10 +218,12 @@ func (s *Set) Close(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTime)
 	defer cancel()
-	var errs []error
-	for _, h := range s.held {
-		errs = append(errs, h.close(ctx))
+	errs := make([]error, len(s.held))
+	var all sync.WaitGroup
+	for i, h := range s.held { // at one time: all of them have one deadline
+		all.Go(func() { errs[i] = h.close(ctx) })
 	}
+	all.Wait()
 	return errors.Join(errs...)
 }
 
