@@ -44,6 +44,9 @@ func (x *exchange) answer(ctx context.Context, answer *http.Response) *end {
 	if len(announced) > 0 {
 		own["Trailer"] = []string{strings.Join(announced, ", ")}
 	}
+	if isOwnStatus(answer.StatusCode) {
+		x.in.passedOn.Add(1)
+	}
 	x.w.WriteHeader(answer.StatusCode)
 	// An answer that has no body ends with its head: gRPC tells a refusal from a broken stream by that.
 	if answer.ContentLength != 0 && x.r.Method != http.MethodHead {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +107,109 @@ func TestHTTP2Frames(t *testing.T) {
 				t.Errorf("%d records: %+v", len(all), all)
 			}
 		})
+	}
+}
+
+// TestHTTP2OwnAnswers: what net/http answers without asking us is in the record as a refusal, and the same status from the host is not.
+func TestHTTP2OwnAnswers(t *testing.T) {
+	p := newPKI(t)
+	b := p.backend("a.example", true, func(w http.ResponseWriter, r *http.Request) {
+		status, _ := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/open/"))
+		w.WriteHeader(status)
+	})
+	s := p.inspecting(inspectedNetwork, b.port)
+	conn := s.secureDial("a.example", b.port, "h2")
+	defer conn.Close()
+	framer := http2.NewFramer(conn, conn)
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	var block strings.Builder
+	encoder := hpack.NewEncoder(&block)
+	ask := func(stream uint32, path string, more ...string) string {
+		t.Helper()
+		block.Reset()
+		fields := append([]string{":method", "GET", ":scheme", "https", ":authority", fmt.Sprintf("a.example:%d", b.port), ":path", path}, more...)
+		for i := 0; i < len(fields); i += 2 {
+			_ = encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+		}
+		if err := writeBlock(framer, stream, block.String()); err != nil {
+			t.Fatal(err)
+		}
+		return statusOf(t, framer, stream)
+	}
+	long := strings.Repeat("x", 2000)
+	var many []string
+	for i := range 31 { // a little more than there may be: far more ends the connection
+		many = append(many, fmt.Sprintf("x-%d", i), long)
+	}
+	for i, tt := range []struct {
+		path string
+		more []string
+		want string
+		own  bool
+	}{
+		{"/open/200", nil, "200", false},
+		{"/open/400", nil, "400", false},
+		{"/open/200", []string{"transfer-encoding", "chunked"}, "400", true},
+		{"/open/431", nil, "431", false},
+		{"/open/200", many, "431", true},
+		{"/open/431", nil, "431", false},
+		{"/open/400", []string{"connection", "upgrade", "upgrade", "h2c"}, "400", true},
+	} {
+		if got := ask(uint32(2*i+1), tt.path, tt.more...); got != tt.want {
+			t.Fatalf("%s: %s, want %s", tt.path, got, tt.want)
+		}
+		r := s.rec.request(i + 1)
+		if (r.Outcome == Refused) != tt.own || strconv.Itoa(r.Status) != tt.want || tt.own && r.Code != CodeProtocol {
+			t.Errorf("%d, %s: record %+v", i, tt.path, r)
+		}
+	}
+}
+
+// writeBlock writes a head in as many frames as it takes.
+func writeBlock(framer *http2.Framer, stream uint32, block string) error {
+	const most = 16 << 10 // of a frame (RFC 9113, section 4.2)
+	first := block[:min(len(block), most)]
+	rest := block[len(first):]
+	err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte(first), EndStream: true, EndHeaders: rest == ""})
+	for err == nil && rest != "" {
+		part := rest[:min(len(rest), most)]
+		rest = rest[len(part):]
+		err = framer.WriteContinuation(stream, rest == "", []byte(part))
+	}
+	return err
+}
+
+// statusOf is that of the answer on a stream, when it has ended.
+func statusOf(t *testing.T, framer *http2.Framer, stream uint32) (status string) {
+	t.Helper()
+	for {
+		frame, err := framer.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				_ = framer.WriteSettingsAck()
+			}
+		case *http2.MetaHeadersFrame:
+			status = f.PseudoValue("status")
+			if f.StreamEnded() {
+				return status
+			}
+		case *http2.DataFrame:
+			if f.StreamEnded() {
+				return status
+			}
+		case *http2.RSTStreamFrame, *http2.GoAwayFrame:
+			t.Fatalf("stream %d: %v", stream, f)
+		}
 	}
 }
 

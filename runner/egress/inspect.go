@@ -40,6 +40,7 @@ type inspection struct {
 	transport *http.Transport
 	protocols []string // offered to the host
 	requests  atomic.Uint64
+	passedOn  atomic.Uint64 // answers of the host that could be net/http's own; see isOwnStatus
 
 	mu     sync.Mutex // guards what follows
 	ready  net.Conn   // made ahead of the first request

@@ -3,10 +3,13 @@ package egress
 import (
 	"encoding/binary"
 	"fmt"
+	"net/http"
 	"slices"
+	"strconv"
 	"sync/atomic"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // secondVersion is a connection of HTTP/2 as net/http gets it. What net/http refuses by itself, since it is not as HTTP/2 has it, shows
@@ -14,6 +17,7 @@ import (
 type secondVersion struct {
 	awaited
 	sent sentFrames // net/http writes in one goroutine at a time
+	seen uint64     // of sent's heads those with such a status as net/http's own answers have
 
 	begun, ended atomic.Bool // there was something to write; nothing more can be read
 }
@@ -30,8 +34,25 @@ func (s *secondVersion) Read(p []byte) (int, error) {
 // Write records such refusals.
 func (s *secondVersion) Write(p []byte) (int, error) {
 	s.begun.Store(true)
-	s.sent.look(p, s.refused)
+	s.sent.look(p, s.refused, s.answered)
 	return s.Conn.Write(p)
+}
+
+// isOwnStatus tells the answers that net/http gives by itself, without the handler: to a head with what belongs to a connection of HTTP/1, or
+// that is too long.
+func isOwnStatus(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusRequestHeaderFieldsTooLarge
+}
+
+// answered records such an answer if it is none of the host's, each of which the handler has counted before.
+func (s *secondVersion) answered(status int) {
+	if !isOwnStatus(status) {
+		return
+	}
+	if s.seen++; s.seen > s.in.passedOn.Load() {
+		s.seen--
+		s.in.unreadable(CodeProtocol, "the head of the request is not as HTTP/2 has it, or is too long", status)
+	}
 }
 
 // Close records a connection that begins with something else, with which net/http is done without a word.
@@ -70,17 +91,24 @@ const (
 
 // sentFrames follows the frames of one direction. They are our own server's, so that nothing in them has to be checked.
 type sentFrames struct {
-	head [frameHeader + goAwayCode]byte
-	have int // bytes of head
-	skip int // of the payload
+	head   [frameHeader + goAwayCode]byte
+	have   int  // bytes of head
+	skip   int  // of the payload
+	inHead bool // the payload is of an answer's head
+	fields *hpack.Decoder
+	status func(int)
 }
 
-// look goes on with p and reports the codes of RST_STREAM and GOAWAY.
-func (f *sentFrames) look(p []byte, report func(http2.FrameType, http2.ErrCode)) {
+// look goes on with p and reports the codes of RST_STREAM and GOAWAY, and the status of each head.
+func (f *sentFrames) look(p []byte, report func(http2.FrameType, http2.ErrCode), status func(int)) {
+	f.status = status
 	for len(p) > 0 {
 		if f.skip > 0 {
 			n := min(f.skip, len(p))
 			f.skip -= n
+			if f.inHead {
+				f.read(p[:n])
+			}
 			p = p[n:]
 			continue
 		}
@@ -96,8 +124,30 @@ func (f *sentFrames) look(p []byte, report func(http2.FrameType, http2.ErrCode))
 		}
 		f.skip = int(f.head[0])<<16 + int(f.head[1])<<8 + int(f.head[2]) - (need - frameHeader)
 		f.have = 0
+		kind := http2.FrameType(f.head[3])
+		f.inHead = kind == http2.FrameHeaders || kind == http2.FrameContinuation // net/http's have no padding and no priority
 	}
 }
+
+// read goes on with a block of header fields: all of them have to be read, since each can refer to those before.
+func (f *sentFrames) read(block []byte) {
+	if f.fields == nil {
+		f.fields = hpack.NewDecoder(headerTable, func(field hpack.HeaderField) {
+			if field.Name != ":status" {
+				return
+			}
+			if status, err := strconv.Atoi(field.Value); err == nil {
+				f.status(status)
+			}
+		})
+	}
+	if _, err := f.fields.Write(block); err == nil && f.skip == 0 && f.head[4]&byte(http2.FlagHeadersEndHeaders) != 0 {
+		_ = f.fields.Close()
+	}
+}
+
+// headerTable is what net/http's encoder has at most, whatever the agent offers: its default (RFC 7541, section 4.2).
+const headerTable = 4096
 
 // need is how much of a frame is looked at.
 func (f *sentFrames) need() int {

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,53 @@ func TestLogKinds(t *testing.T) {
 	}
 }
 
+// TestLogOtherParts: an entry that shares all but one thing with the manifest is about something else.
+func TestLogOtherParts(t *testing.T) {
+	a := newAuthorities(t)
+	statement, _ := recorded(t, testRun)
+	ours, other := signed(t, keyless(a), statement), signed(t, keyless(a), statement)
+	for _, second := range []bool{false, true} {
+		log := runnertest.NewRekor(t, afterRun, second)
+		accept := Acceptance{Identity: a.ID.Subject, Issuer: a.ID.Issuer, Trusted: trustedWith(t, a, log), RequireLog: true}
+		for _, kind := range runnertest.LogKinds(second) {
+			for what, logged := range map[string][]byte{
+				"signer":    editBundle(t, ours, func(m map[string]any) { m["certificate"] = materialOf(t, other)["certificate"] }),
+				"signature": editWhole(t, ours, "signatures", func(any) any { return []map[string][]byte{{"sig": []byte("another")}} }),
+				"statement": editWhole(t, ours, "payload", func(any) any { return []byte("{}") }),
+			} {
+				entries := materialOf(t, log.Log(logged, kind, nil))["tlogEntries"]
+				forged := editBundle(t, ours, func(m map[string]any) { m["tlogEntries"] = entries })
+				if r := Verify(forged, accept); r.State(AxisLog) != Failed {
+					t.Errorf("%s: another %s: %+v", kind, what, r.Verdicts)
+				}
+			}
+		}
+	}
+}
+
+// materialOf is what a bundle is verified by.
+func materialOf(t *testing.T, bundle []byte) (material map[string]any) {
+	t.Helper()
+	editBundle(t, bundle, func(m map[string]any) { material = m })
+	return material
+}
+
+// editWhole changes a field of a bundle's envelope.
+func editWhole(t *testing.T, bundle []byte, field string, edit func(any) any) []byte {
+	t.Helper()
+	var whole map[string]any
+	if err := json.Unmarshal(bundle, &whole); err != nil {
+		t.Fatal(err)
+	}
+	envelope := whole["dsseEnvelope"].(map[string]any)
+	envelope[field] = edit(envelope[field])
+	out, err := json.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // TestLogTampered changes every single value of an entry: none of them passes, but for the hints that are in it.
 func TestLogTampered(t *testing.T) {
 	a := newAuthorities(t)
@@ -200,8 +248,9 @@ func TestLogPublic(t *testing.T) {
 func TestLogForged(t *testing.T) {
 	a := newAuthorities(t)
 	statement, _ := recorded(t, testRun)
-	log := runnertest.NewRekor(t, afterRun, false)
-	file := log.Log(signed(t, keyless(a), statement), "dsse 0.0.1", nil)
+	log, foreign := runnertest.NewRekor(t, afterRun, false), runnertest.NewRekor(t, afterRun, false)
+	ours := signed(t, keyless(a), statement)
+	file := log.Log(ours, "dsse 0.0.1", nil)
 	entryOf := func(m map[string]any) map[string]any { return m["tlogEntries"].([]any)[0].(map[string]any) }
 	for name, tt := range map[string]struct {
 		edit func(entry map[string]any)
@@ -220,8 +269,20 @@ func TestLogForged(t *testing.T) {
 			p := e["inclusionProof"].(map[string]any)
 			p["hashes"] = append(p["hashes"].([]any), p["hashes"].([]any)[0])
 		}, Failed},
-		"an index below none":    {func(e map[string]any) { e["inclusionProof"].(map[string]any)["logIndex"] = "-1" }, Failed},
-		"a size that overflows":  {func(e map[string]any) { e["inclusionProof"].(map[string]any)["treeSize"] = "-1" }, Failed},
+		"an index below none":   {func(e map[string]any) { e["inclusionProof"].(map[string]any)["logIndex"] = "-1" }, Failed},
+		"a size that overflows": {func(e map[string]any) { e["inclusionProof"].(map[string]any)["treeSize"] = "-1" }, Failed},
+		"another root":          {func(e map[string]any) { e["inclusionProof"].(map[string]any)["rootHash"] = make([]byte, sha256Size) }, Failed},
+		"another time": {func(e map[string]any) {
+			e["integratedTime"] = strconv.FormatInt(afterRun().Add(time.Minute).Unix(), 10)
+		}, Failed},
+		"another place in the log": {func(e map[string]any) { e["logIndex"] = "7" }, Failed},
+		"another promise": {func(e map[string]any) {
+			e["inclusionPromise"] = map[string]any{"signedEntryTimestamp": []byte("signed by somebody else")}
+		}, Failed},
+		"a checkpoint of somebody else": {func(e map[string]any) {
+			theirs := entryOf(materialOf(t, foreign.Log(ours, "dsse 0.0.1", nil)))["inclusionProof"].(map[string]any)
+			e["inclusionProof"].(map[string]any)["checkpoint"] = theirs["checkpoint"]
+		}, Failed},
 		"numbers as numbers":     {func(e map[string]any) { e["logIndex"] = json.Number(e["logIndex"].(string)) }, Passed},
 		"a number that is none":  {func(e map[string]any) { e["logIndex"] = "x" }, Failed},
 		"another kind":           {func(e map[string]any) { e["kindVersion"].(map[string]any)["kind"] = "intoto" }, Failed},

@@ -108,7 +108,28 @@ func states(r Report) string {
 	return b.String()
 }
 
-// TestVerify: what is wrong shows on its own axis. The first line of each kind of signature is the positive control of the others.
+// verifyCase is a file with what a verifier accepts, and what comes of it.
+type verifyCase struct {
+	file   []byte
+	accept Acceptance
+	want   string // syntax, signature, identity, time, binding, policy
+}
+
+func checkVerify(t *testing.T, cases map[string]verifyCase) {
+	t.Helper()
+	for name, tt := range cases {
+		r := Verify(tt.file, tt.accept)
+		if got := states(r); got != tt.want {
+			t.Errorf("%s: %s, want %s\n%+v", name, got, tt.want, r.Verdicts)
+		}
+		if want := !strings.Contains(tt.want, "!"); r.OK() != want {
+			t.Errorf("%s: OK is %t, want %t", name, r.OK(), want)
+		}
+	}
+}
+
+// TestVerify: what is wrong with a file that a key signed shows on its own axis. The first line is the positive control of the others, as it
+// is in TestVerifyCertificate.
 func TestVerify(t *testing.T) {
 	a, foreign := newAuthorities(t), newAuthorities(t)
 	statement, files := recorded(t, testRun)
@@ -116,7 +137,39 @@ func TestVerify(t *testing.T) {
 	signer, key := newKeySigner(t, "ed25519", nil)
 	timed, timedKey := newKeySigner(t, "ecdsa-p256", a.authority())
 	_, wrongKey := newKeySigner(t, "ed25519", nil)
-	byKey, byCert := signed(t, signer, statement), signed(t, keyless(a), statement)
+	byKey := signed(t, signer, statement)
+	swapped := maps.Clone(files)
+	swapped["changes.patch"] = &fstest.MapFile{Data: []byte("another patch")}
+	lines := strings.SplitAfter(string(files["events.jsonl"].Data), "\n")
+	truncated, reordered := maps.Clone(files), maps.Clone(files)
+	truncated["events.jsonl"] = &fstest.MapFile{Data: []byte(strings.Join(lines[:2], ""))}
+	reordered["events.jsonl"] = &fstest.MapFile{Data: []byte(lines[1] + lines[0] + strings.Join(lines[2:], ""))}
+	checkVerify(t, map[string]verifyCase{
+		"key":               {byKey, Acceptance{Key: key, Files: files, Policies: []string{"sha256:dd"}}, "+++.++"},
+		"key with a time":   {signed(t, timed, statement), Acceptance{Key: timedKey, Trusted: a.trusted(t)}, "++++.."},
+		"key, foreign time": {signed(t, timed, statement), Acceptance{Key: timedKey, Trusted: foreign.trusted(t)}, "+++!.."},
+		"wrong key":         {byKey, Acceptance{Key: wrongKey, Files: files}, "+!..+."},
+		"no key":            {byKey, Acceptance{Files: files}, "+!..+."},
+		"unsigned":          {signed(t, Unsigned{}, statement), Acceptance{Key: key, Files: files}, "+!..+."},
+		"another run":       {signed(t, signer, other), Acceptance{Key: key, Files: files}, "+++.!."},
+		"swapped patch":     {byKey, Acceptance{Key: key, Files: swapped}, "+++.!."},
+		"truncated events":  {byKey, Acceptance{Key: key, Files: truncated}, "+++.!."},
+		"reordered events":  {byKey, Acceptance{Key: key, Files: reordered}, "+++.!."},
+		"artifact":          {byKey, Acceptance{Key: key, Artifacts: []Artifact{{"p", digest(files["changes.patch"].Data)}}}, "+++.+."},
+		"foreign artifact":  {byKey, Acceptance{Key: key, Artifacts: []Artifact{{"p", digest([]byte("x"))}}}, "+++.!."},
+		"tree":              {byKey, Acceptance{Key: key, Trees: []string{testTree}}, "+++.+."},
+		"another tree":      {byKey, Acceptance{Key: key, Trees: []string{digest([]byte("x"))[:40]}}, "+++.!."},
+		"a file for a tree": {byKey, Acceptance{Key: key, Trees: []string{digest(files["changes.patch"].Data)}}, "+++.!."},
+		"another policy":    {byKey, Acceptance{Key: key, Policies: []string{"sha256:ee"}}, "+++..!"},
+	})
+}
+
+// TestVerifyCertificate is the same for files that a job signed.
+func TestVerifyCertificate(t *testing.T) {
+	a, foreign := newAuthorities(t), newAuthorities(t)
+	statement, files := recorded(t, testRun)
+	_, key := newKeySigner(t, "ed25519", nil)
+	byCert := signed(t, keyless(a), statement)
 	late := authorities{a.At(func() time.Time { return testTime().Add(time.Hour) })}
 	expired := signed(t, &KeylessSigner{Instance: Instance{a.URL, late.authority()}, Token: keyless(a).Token}, statement)
 	id := a.ID
@@ -126,73 +179,40 @@ func TestVerify(t *testing.T) {
 		return accept
 	}
 	nothing := func(*Acceptance) {}
-	swapped := maps.Clone(files)
-	swapped["changes.patch"] = &fstest.MapFile{Data: []byte("another patch")}
-	lines := strings.SplitAfter(string(files["events.jsonl"].Data), "\n")
-	truncated, reordered := maps.Clone(files), maps.Clone(files)
-	truncated["events.jsonl"] = &fstest.MapFile{Data: []byte(strings.Join(lines[:2], ""))}
-	reordered["events.jsonl"] = &fstest.MapFile{Data: []byte(lines[1] + lines[0] + strings.Join(lines[2:], ""))}
-
-	ofJob := func(repository, owner, run string) []byte {
-		s, err := Decode(statement)
-		if err != nil {
-			t.Fatal(err)
-		}
-		i := &s.Predicate.Invocation
-		i.RepositoryID, i.RepositoryOwnerID, i.RunURL = repository, owner, "https://github.com/acme/shop/actions/runs/"+run
-		b, err := s.Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-
-	for name, tt := range map[string]struct {
-		file   []byte
-		accept Acceptance
-		want   string // syntax, signature, identity, time, binding, policy
-	}{
-		"key":                     {byKey, Acceptance{Key: key, Files: files, Policies: []string{"sha256:dd"}}, "+++.++"},
-		"key with a time":         {signed(t, timed, statement), Acceptance{Key: timedKey, Trusted: a.trusted(t)}, "++++.."},
-		"key, foreign time":       {signed(t, timed, statement), Acceptance{Key: timedKey, Trusted: foreign.trusted(t)}, "+++!.."},
-		"wrong key":               {byKey, Acceptance{Key: wrongKey, Files: files}, "+!..+."},
-		"no key":                  {byKey, Acceptance{Files: files}, "+!..+."},
-		"unsigned":                {signed(t, Unsigned{}, statement), Acceptance{Key: key, Files: files}, "+!..+."},
-		"another run":             {signed(t, signer, other), Acceptance{Key: key, Files: files}, "+++.!."},
-		"swapped patch":           {byKey, Acceptance{Key: key, Files: swapped}, "+++.!."},
-		"truncated events":        {byKey, Acceptance{Key: key, Files: truncated}, "+++.!."},
-		"reordered events":        {byKey, Acceptance{Key: key, Files: reordered}, "+++.!."},
-		"artifact":                {byKey, Acceptance{Key: key, Artifacts: []Artifact{{"p", digest(files["changes.patch"].Data)}}}, "+++.+."},
-		"foreign artifact":        {byKey, Acceptance{Key: key, Artifacts: []Artifact{{"p", digest([]byte("x"))}}}, "+++.!."},
-		"tree":                    {byKey, Acceptance{Key: key, Trees: []string{testTree}}, "+++.+."},
-		"another tree":            {byKey, Acceptance{Key: key, Trees: []string{digest([]byte("x"))[:40]}}, "+++.!."},
-		"a file for a tree":       {byKey, Acceptance{Key: key, Trees: []string{digest(files["changes.patch"].Data)}}, "+++.!."},
-		"another policy":          {byKey, Acceptance{Key: key, Policies: []string{"sha256:ee"}}, "+++..!"},
+	checkVerify(t, map[string]verifyCase{
 		"certificate":             {byCert, cert(nothing), "++++++"},
 		"expired certificate":     {expired, cert(nothing), "+++!++"},
 		"foreign authority":       {signed(t, keyless(foreign), statement), cert(nothing), "++!!++"},
 		"wrong repository":        {byCert, cert(func(c *Acceptance) { c.Repository = "8" }), "++!+++"},
 		"owner":                   {byCert, cert(func(c *Acceptance) { c.Identity, c.Repository, c.Owner = "", "", "8" }), "++++++"},
 		"wrong owner":             {byCert, cert(func(c *Acceptance) { c.Owner = "9" }), "++!+++"},
-		"of the job that it says": {signed(t, keyless(a), ofJob("7", "8", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++++.+"},
-		"of another repository":   {signed(t, keyless(a), ofJob("77", "8", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
-		"of another owner":        {signed(t, keyless(a), ofJob("7", "88", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
-		"of another CI run":       {signed(t, keyless(a), ofJob("7", "8", "11")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
+		"of the job that it says": {signed(t, keyless(a), ofJob(t, statement, "7", "8", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++++.+"},
+		"of another repository":   {signed(t, keyless(a), ofJob(t, statement, "77", "8", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
+		"of another owner":        {signed(t, keyless(a), ofJob(t, statement, "7", "88", "1")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
+		"of another CI run":       {signed(t, keyless(a), ofJob(t, statement, "7", "8", "11")), cert(func(c *Acceptance) { c.Files = nil }), "++!+.+"},
 		"wrong issuer":            {byCert, cert(func(c *Acceptance) { c.Issuer += ".evil.example" }), "++!+++"},
 		"wrong identity":          {byCert, cert(func(c *Acceptance) { c.Identity += "x" }), "++!+++"},
 		"nobody is accepted":      {byCert, cert(func(c *Acceptance) { c.Identity, c.Repository = "", "" }), "++!+++"},
 		"nothing is trusted":      {byCert, cert(func(c *Acceptance) { c.Trusted = nil }), "++!!++"},
 		"certificate, key wanted": {byCert, cert(func(c *Acceptance) { c.Key = key }), "+!..++"},
 		"the zero value":          {byCert, Acceptance{}, "++!!.."},
-	} {
-		r := Verify(tt.file, tt.accept)
-		if got := states(r); got != tt.want {
-			t.Errorf("%s: %s, want %s\n%+v", name, got, tt.want, r.Verdicts)
-		}
-		if want := !strings.Contains(tt.want, "!"); r.OK() != want {
-			t.Errorf("%s: OK is %t, want %t", name, r.OK(), want)
-		}
+	})
+}
+
+// ofJob is a statement that names the CI job it is from.
+func ofJob(t *testing.T, statement []byte, repository, owner, run string) []byte {
+	t.Helper()
+	s, err := Decode(statement)
+	if err != nil {
+		t.Fatal(err)
 	}
+	i := &s.Predicate.Invocation
+	i.RepositoryID, i.RepositoryOwnerID, i.RunURL = repository, owner, "https://github.com/acme/shop/actions/runs/"+run
+	b, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // TestVerifyTampered changes every single value of a signed statement: none of them passes.
