@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"testing"
@@ -81,5 +82,43 @@ func TestSharedPlaceholder(t *testing.T) {
 	two.GitHub = nil
 	if _, err := prepare([]Credential{one, two}); err == nil || !strings.Contains(err.Error(), "it has the placeholder of another") {
 		t.Errorf("one of which has no repositories: %v", err)
+	}
+}
+
+// TestGitSeveral: on a git host too the path chooses, and a push is held to the refs of the repository that it is for.
+func TestGitSeveral(t *testing.T) {
+	p, k := newPKI(t), &keeper{}
+	b := p.backend("a.example", true, k.serve)
+	of := func(name, value string, push ...string) Credential {
+		return Credential{
+			Name: "github (" + name + ")", Placeholder: placeholder, Value: fixed(value), Hosts: []policy.Host{mustHost(t, "a.example")}, Scheme: Basic, Username: "x-access-token",
+			GitHub: &GitHub{Repositories: []GitHubRepository{{Name: name}}, Scoped: true, Push: push},
+		}
+	}
+	s := p.inspecting("  allow: [{host: a.example, port: %d, private: true}]\n", b.port,
+		of("acme/shop", "ghs_shop", "refs/heads/main"), of("acme/lib", "ghs_lib", "refs/heads/agent/*"))
+	push := func(ref string) string {
+		id := strings.Repeat("0", 40)
+		return string(packet(id+" "+id+" "+ref+"\x00 report-status\n")) + "0000"
+	}
+	for _, tt := range []struct{ method, path, body, code, want string }{
+		{"GET", "/acme/lib.git/info/refs?service=git-upload-pack", "", "", "ghs_lib"},
+		{"GET", "/acme/shop/info/refs?service=git-receive-pack", "", "", "ghs_shop"},
+		{"POST", "/acme/lib.git/git-receive-pack", push("refs/heads/agent/x"), "", "ghs_lib"},
+		{"POST", "/acme/shop.git/git-receive-pack", push("refs/heads/main"), "", "ghs_shop"},
+		{"POST", "/acme/lib.git/git-receive-pack", push("refs/heads/main"), "ng refs/heads/main refused by the sandbox", ""},
+		{"GET", "/acme/other.git/info/refs?service=git-upload-pack", "", "acme/shop, acme/lib", ""},
+	} {
+		before := len(k.all())
+		_, body := send(t, s.agent(true), tt.method, fmt.Sprintf("https://a.example:%d%s", b.port, tt.path), tt.body)
+		seen := k.all()[before:]
+		switch want := "Basic " + base64.StdEncoding.EncodeToString([]byte("x-access-token:"+tt.want)); {
+		case tt.code != "":
+			if !strings.Contains(body, tt.code) || len(seen) > 0 {
+				t.Errorf("%s %s: %q; the host saw %v, want %s", tt.method, tt.path, body, seen, tt.code)
+			}
+		case len(seen) != 1 || seen[0].Get("Authorization") != want:
+			t.Errorf("%s %s: %q; the host saw %v, want the token %s", tt.method, tt.path, body, seen, tt.want)
+		}
 	}
 }
