@@ -16,8 +16,9 @@ type tool struct {
 	host   string
 	port   int // as the tool dials it; 0 for 443
 	tcp    bool
-	script string // for bash
-	want   string // a line of its output
+	script string   // for bash
+	cached []string // a script that fetches, and one that has nothing but what the first has left in the cache
+	want   string   // a line of its output
 	files  map[string]string
 }
 
@@ -52,6 +53,10 @@ func networkTools() []tool {
 		{
 			name: "npm", peer: "NPM", host: "npm.peer.test", want: "hello from peer-greet", script: `cd /tmp && npm install --silent --registry https://npm.peer.test/ peer-greet &&
 				node -e 'console.log(require("peer-greet"))'`,
+			cached: []string{
+				`cd /tmp && npm install --silent --registry https://npm.peer.test/ peer-greet`,
+				`cd /tmp && npm install --silent --offline --registry https://npm.peer.test/ peer-greet`,
+			},
 		},
 		{
 			name: "pip", peer: "HTTPS", host: "pypi.peer.test", want: "hello from peerlib", script: `pip install --quiet --disable-pip-version-check --retries 0 --no-cache-dir --target /tmp/lib --index-url https://pypi.peer.test/simple peerlib &&
@@ -60,6 +65,10 @@ func networkTools() []tool {
 		{
 			name: "go", peer: "HTTPS", host: "goproxy.peer.test", want: "hello from greet; " + hello, files: map[string]string{"go.mod": goModule, "main.go": goProgram},
 			script: `GOPROXY=https://goproxy.peer.test/goproxy GOSUMDB=off GOFLAGS=-mod=mod GOTOOLCHAIN=local go run .`,
+			cached: []string{
+				`GOPROXY=https://goproxy.peer.test/goproxy GOSUMDB=off GOFLAGS=-mod=mod GOTOOLCHAIN=local go list -deps .`,
+				`GOPROXY=off GOSUMDB=off GOFLAGS=-mod=mod GOTOOLCHAIN=local go list -deps .`,
+			},
 		},
 		{
 			name: "apt", peer: "HTTPS", host: "deb.peer.test", want: "peerpkg_1.0_all.deb", files: map[string]string{"apt.conf": aptConfig, "sources.list": aptSources},
@@ -208,6 +217,9 @@ func TestTools(t *testing.T) {
 				t.Run("inspected", func(t *testing.T) { w.works(t, p, w.entry(p, `, rules: ["* /**"]`)) })
 			}
 			t.Run("refused", func(t *testing.T) { w.isRefused(t, p) })
+			if w.cached != nil {
+				t.Run("cached", func(t *testing.T) { w.isCached(t, p) })
+			}
 		})
 	}
 }
@@ -234,6 +246,25 @@ func (w tool) isRefused(t *testing.T, p *peers) {
 	s := u.summary()
 	if !strings.Contains(fmt.Sprintf("%+v", s.Refused), w.host) {
 		t.Errorf("the record has no refusal of %s: %+v", w.host, s.Refused)
+	}
+}
+
+// isCached checks that what one run fetched the next one has, without a network.
+func (w tool) isCached(t *testing.T, p *peers) {
+	const caches = "caches: [npm, go]\n"
+	u := w.userOf(t, p, w.entry(p, "")+trustByHand()+caches)
+	defer u.prune()
+	w.script = w.cached[0]
+	u.wantCode(w.use(u, p), 0)
+	w.script = w.cached[1]
+	u.policy("image: " + peersImage() + "\n" + caches)
+	u.wantCode(w.use(u, p), 0)
+	if s := u.summary(); len(s.Hosts)+len(s.Refused) > 0 {
+		t.Errorf("it was looked for again: %+v %+v", s.Hosts, s.Refused)
+	}
+	u.policy("image: " + peersImage() + "\n") // the control
+	if r := w.use(u, p); r.code == 0 {
+		t.Errorf("it works without the cache as well: %s", r.stdout)
 	}
 }
 
