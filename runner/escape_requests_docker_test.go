@@ -172,8 +172,10 @@ func ownValues() []attack {
 	// The agent prints what it was answered. That its output had to be redacted tells that the credential was inside.
 	echo.refused, echo.mark, echo.tells, echo.recorded = refusals("ok"), "", "[redacted:model]", allowedAt("echo.model.example")
 	echo.by = "answers are redacted"
+	body := at("an answer whose body repeats the credential", "body.model.example", httpRequest("GET /body", "HOST", "Authorization: Bearer {token}"), noRedaction)
+	body.refused, body.mark, body.tells, body.recorded, body.by = refusals("ok"), "", echo.tells, allowedAt("body.model.example"), echo.by
 	all := []attack{
-		planted, echo,
+		planted, echo, body,
 		at("a credential with a method that its rules don't have", "m.bot.example", httpRequest("POST /open/MARK", "HOST", "Authorization: Bearer {bot}", "Content-Length: 0"), noRequests),
 		at("a credential on a path that its rules don't have", "p.bot.example", httpRequest("GET /closed/MARK", "HOST", "Authorization: Bearer {bot}"), noRequests),
 		at("a credential on another spelling of its path", "d.bot.example", httpRequest("GET /open/../closed/MARK", "HOST", "Authorization: Bearer {bot}"), noRequests),

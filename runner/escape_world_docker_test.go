@@ -107,6 +107,8 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		http.Redirect(rw, r, to, http.StatusFound)
 	case r.Method == http.MethodTrace:
 		_ = r.Header.Write(rw)
+	case r.URL.Path == "/body":
+		_, _ = io.WriteString(rw, r.Header.Get("Authorization"))
 	default:
 		rw.Header().Set("X-Echo", r.Header.Get("Authorization"))
 		_, _ = io.WriteString(rw, "served")
