@@ -18,6 +18,7 @@ import (
 type tmux struct {
 	u    *user
 	name string // of its server
+	dir  string // of its socket, which tmux leaves behind
 }
 
 // tmux starts a shell on a terminal of 24 by 80, in the project.
@@ -26,7 +27,7 @@ func (u *user) tmux() *tmux {
 	if _, err := exec.LookPath("tmux"); err != nil {
 		u.t.Skip("SKIPPED: no agent is tried in a real terminal, since there is no tmux: apt-get install tmux")
 	}
-	tm := &tmux{u, marker("tmux")}
+	tm := &tmux{u, marker("tmux"), u.t.TempDir()}
 	u.t.Cleanup(func() { // the server is not a child of ours
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(u.t.Context()), eventTimeout)
 		defer cancel()
@@ -38,7 +39,7 @@ func (u *user) tmux() *tmux {
 
 func (tm *tmux) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "tmux", append([]string{"-u", "-L", tm.name}, args...)...)
-	cmd.Env, cmd.Dir = tm.u.env, tm.u.project
+	cmd.Env, cmd.Dir = append([]string{"TMUX_TMPDIR=" + tm.dir}, tm.u.env...), tm.u.project
 	return cmd
 }
 
