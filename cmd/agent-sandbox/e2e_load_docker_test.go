@@ -63,13 +63,17 @@ func startLoad(t *testing.T, limit time.Duration) *loaded {
 	})
 	u := newUser(t)
 	u.limit = limit
+	echoes := ""
+	for i := range 8 {
+		echoes += fmt.Sprintf("    - {host: echo%d.test, port: 1000, tcp: true, to: %q}\n", i, echo)
+	}
 	u.policy(fmt.Sprintf(`network:
   allow:
     - {host: echo.test, port: 1000, tcp: true, to: %q}
     - {host: resets.test, port: 1000, tcp: true, to: %q}
     - {host: spliced.test, port: 443, to: %q}
     - {host: example.com, port: 443, to: %q, rules: ["GET /small", "GET /large"]}
-`, echo, resets, web.Listener.Addr(), web.Listener.Addr()))
+%s`, echo, resets, web.Listener.Addr(), web.Listener.Addr(), echoes))
 	u.write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw})), 0o644)
 	if err := goBuild(filepath.Join(u.project, "load"), "./testdata/load"); err != nil {
 		t.Fatal(err)

@@ -31,9 +31,10 @@ func main() {
 		case "close":
 			err = each(len(held), 50, func(i int) error { return held[i].Close() })
 		case "short":
-			err = each(number(rest), 1, func(int) error { return short() })
+			err = each(number(rest), 1, func(int) error { return short(echo) })
 		case "crowd":
-			err = each(number(rest), 50, func(int) error { return short() })
+			// One address has 28,000 ports to be dialled from, each of which is taken for a minute.
+			err = each(number(rest), 50, func(i int) error { return short(fmt.Sprintf("echo%d.test:1000", i%8)) })
 		case "files":
 			err = each(number(rest), 4, file)
 		case "mixed":
@@ -118,8 +119,8 @@ func file(i int) error {
 	return os.WriteFile(fmt.Sprintf("%s/f%d", dir, i), fmt.Appendf(nil, "file %d\n", i), 0o644)
 }
 
-func short() error {
-	c, err := net.DialTimeout("tcp", echo, time.Minute)
+func short(address string) error {
+	c, err := net.DialTimeout("tcp", address, time.Minute)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func mixed(d time.Duration) string {
 		"halfclosed": halfClosed,
 		"names":      refusedName,
 		"addresses":  refusedAddress,
-		"short":      short,
+		"short":      func() error { return short(echo) },
 	}
 	var all sync.WaitGroup
 	var mu sync.Mutex // guards lines
