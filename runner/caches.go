@@ -107,11 +107,7 @@ func (r *run) cacheScope() (owner, scope, why string) {
 		if r.cfg.CacheOwner == "" {
 			return "", "", "it is not known whose they would be"
 		}
-		project := r.cfg.Project
-		if real, err := filepath.EvalSymlinks(project); err == nil {
-			project = real // it is one project by whichever way one comes to it
-		}
-		return r.cfg.CacheOwner, project, ""
+		return r.cfg.CacheOwner, CacheProject(r.cfg.Project), ""
 	}
 	if i.Trigger != event.TriggerActions || i.RepositoryID == "" || i.Ref == "" {
 		return "", "", "this is CI, and it is not known for which repository and ref"
@@ -124,6 +120,14 @@ func (r *run) cacheScope() (owner, scope, why string) {
 		host = u.Host
 	}
 	return "repository " + host + "/" + i.RepositoryID, i.Repository + " " + i.Ref, ""
+}
+
+// CacheProject is what a project's caches on this machine go by: its path without links, so that it is one by whichever way one comes to it.
+func CacheProject(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	return dir
 }
 
 // cachedEvent tells whether what a job of the event does is done by those who may change the ref.

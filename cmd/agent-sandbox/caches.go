@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 )
@@ -108,7 +109,7 @@ func (a *app) meansCache(f cachesFlags) (func(engine.Cache) bool, error) {
 		if project, _, err = a.project(f.workspace); err != nil {
 			return nil, err
 		}
-		project = event.Printable(realPath(project)) // as it is labelled
+		project = event.Printable(runner.CacheProject(project)) // as it is labelled
 	}
 	return func(c engine.Cache) bool {
 		return (f.all || owner != "" && c.Owner == owner) && (project == "" || c.Project == project)
@@ -247,12 +248,4 @@ func (a *app) cacheOwner() (string, error) {
 		return "", err
 	}
 	return a.readCacheOwner()
-}
-
-// realPath is a path without links in it, so that a project is one by whichever way one comes to it.
-func realPath(name string) string {
-	if real, err := filepath.EvalSymlinks(name); err == nil {
-		return real
-	}
-	return name
 }

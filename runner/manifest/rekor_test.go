@@ -36,11 +36,22 @@ func withoutTime(t testing.TB, bundle []byte) []byte {
 // editBundle changes the material of a bundle.
 func editBundle(t testing.TB, bundle []byte, edit func(material map[string]any)) []byte {
 	t.Helper()
+	return editWhole(t, bundle, func(whole map[string]any) { edit(whole["verificationMaterial"].(map[string]any)) })
+}
+
+// editEnvelope changes a field of a bundle's envelope.
+func editEnvelope(t testing.TB, bundle []byte, field string, value any) []byte {
+	t.Helper()
+	return editWhole(t, bundle, func(whole map[string]any) { whole["dsseEnvelope"].(map[string]any)[field] = value })
+}
+
+func editWhole(t testing.TB, bundle []byte, edit func(whole map[string]any)) []byte {
+	t.Helper()
 	var whole map[string]any
 	if err := json.Unmarshal(bundle, &whole); err != nil {
 		t.Fatal(err)
 	}
-	edit(whole["verificationMaterial"].(map[string]any))
+	edit(whole)
 	out, err := json.Marshal(whole)
 	if err != nil {
 		t.Fatal(err)
@@ -136,8 +147,8 @@ func TestLogOtherParts(t *testing.T) {
 		for _, kind := range runnertest.LogKinds(second) {
 			for what, logged := range map[string][]byte{
 				"signer":    editBundle(t, ours, func(m map[string]any) { m["certificate"] = materialOf(t, other)["certificate"] }),
-				"signature": editWhole(t, ours, "signatures", func(any) any { return []map[string][]byte{{"sig": []byte("another")}} }),
-				"statement": editWhole(t, ours, "payload", func(any) any { return []byte("{}") }),
+				"signature": editEnvelope(t, ours, "signatures", []map[string][]byte{{"sig": []byte("another")}}),
+				"statement": editEnvelope(t, ours, "payload", []byte("{}")),
 			} {
 				entries := materialOf(t, log.Log(logged, kind, nil))["tlogEntries"]
 				forged := editBundle(t, ours, func(m map[string]any) { m["tlogEntries"] = entries })
@@ -154,22 +165,6 @@ func materialOf(t *testing.T, bundle []byte) (material map[string]any) {
 	t.Helper()
 	editBundle(t, bundle, func(m map[string]any) { material = m })
 	return material
-}
-
-// editWhole changes a field of a bundle's envelope.
-func editWhole(t *testing.T, bundle []byte, field string, edit func(any) any) []byte {
-	t.Helper()
-	var whole map[string]any
-	if err := json.Unmarshal(bundle, &whole); err != nil {
-		t.Fatal(err)
-	}
-	envelope := whole["dsseEnvelope"].(map[string]any)
-	envelope[field] = edit(envelope[field])
-	out, err := json.Marshal(whole)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
 }
 
 // TestLogTampered changes every single value of an entry: none of them passes, but for the hints that are in it.
