@@ -300,38 +300,6 @@ func explain(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// Removed waits until the engine has removed the container; call it before Start, since a container may be gone
-// before the call arrives. The channel yields once.
-func (c *Container) Removed(ctx context.Context) <-chan error {
-	done := make(chan error, 1)
-	status, errs := c.engine.api.ContainerWait(ctx, c.ID, container.WaitConditionRemoved)
-	go func() {
-		select {
-		case <-status:
-			done <- nil
-		case err := <-errs:
-			if errdefs.IsNotFound(err) {
-				err = nil
-			}
-			done <- err
-		}
-	}()
-	return done
-}
-
-// Remove kills and removes the container with its anonymous volumes, and returns when it is gone. One that was gone
-// before is no error.
-func (c *Container) Remove(ctx context.Context) error {
-	err := c.engine.api.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if errdefs.IsConflict(err) { // the engine is at it already
-		err = <-c.Removed(ctx)
-	}
-	if err == nil || errdefs.IsNotFound(err) {
-		return nil
-	}
-	return fmt.Errorf("remove container: %w", err)
-}
-
 // CopyIn unpacks a tar stream below dir, with the owners that it names.
 func (c *Container) CopyIn(ctx context.Context, dir string, tar io.Reader) error {
 	err := c.engine.api.CopyToContainer(ctx, c.ID, dir, tar, container.CopyToContainerOptions{})

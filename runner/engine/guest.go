@@ -1,29 +1,18 @@
 package engine
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
-	"debug/elf"
 	"embed"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
-	"time"
 
-	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
-	"github.com/docker/docker/api/types/network"
-	"github.com/docker/docker/api/types/volume"
 )
 
 const (
@@ -115,7 +104,8 @@ func (e *Engine) Deliver(ctx context.Context, run string, img Image, uid, gid in
 		return Guest{}, err
 	}
 	g = Guest{Volume: guestVolume + digestOf(files)[:16], Digest: hexSHA256(files[0].data)}
-	if g.Dir, err = e.fill(ctx, run, img, g.Volume, files); err != nil {
+	f := filling{engine: e, run: run, image: img, volume: g.Volume, patience: fillTimeout}
+	if g.Dir, err = f.fill(ctx, files); err != nil {
 		return Guest{}, fmt.Errorf("deliver the guest: %w", err)
 	}
 	b, err := json.Marshal(g)
@@ -123,178 +113,6 @@ func (e *Engine) Deliver(ctx context.Context, run string, img Image, uid, gid in
 		return Guest{}, err
 	}
 	return g, writeCache(record, b)
-}
-
-// filled is the name of the file that tells that a guest's volume has everything.
-const filled = "complete"
-
-// fill writes files to a named volume, unless it has them, through a container that never starts: it works with every
-// image and engine. Whoever has the container's name fills: a program that is being written can't be started.
-func (e *Engine) fill(ctx context.Context, run string, img Image, name string, files []file) (dir string, err error) {
-	labels := map[string]string{Label: run}
-	vol, err := e.api.VolumeCreate(ctx, volume.CreateOptions{Name: name, Labels: labels})
-	if err != nil {
-		return "", err
-	}
-	c, err := e.filler(ctx, run, img, name)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, c.Remove(context.WithoutCancel(ctx))) }()
-	if _, err := e.api.ContainerStatPath(ctx, c.ID, GuestMount+"/"+filled); err == nil {
-		return vol.Mountpoint, nil
-	}
-	archive, w := io.Pipe()
-	defer archive.Close() // ends pack, if the engine did not read it all
-	go func() { w.CloseWithError(pack(w, files)) }()
-	return vol.Mountpoint, c.CopyIn(ctx, GuestMount, archive)
-}
-
-// fillTimeout is how long somebody else may take to fill a volume. Who takes longer has died.
-const fillTimeout = 10 * time.Second
-
-// filler creates the container that fills a volume, when nobody else does.
-func (e *Engine) filler(ctx context.Context, run string, img Image, name string) (*Container, error) {
-	mounts := []mount.Mount{{
-		Type: mount.TypeVolume, Source: name, Target: GuestMount, VolumeOptions: &mount.VolumeOptions{NoCopy: true},
-	}}
-	for {
-		c, err := e.scratch(ctx, run, img, name, mounts)
-		if !errdefs.IsConflict(err) {
-			return c, err
-		}
-		other := &Container{engine: e, ID: name}
-		waiting, cancel := context.WithTimeout(ctx, fillTimeout)
-		err = <-other.Removed(waiting)
-		cancel()
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err != nil {
-			if err := other.Remove(ctx); err != nil {
-				return nil, err
-			}
-		}
-	}
-}
-
-// scratch creates a container that is only there for its files; with a name or without.
-func (e *Engine) scratch(ctx context.Context, run string, img Image, name string, mounts []mount.Mount) (*Container, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	ctx, cancel := unstoppable(ctx)
-	defer cancel()
-	resp, err := e.api.ContainerCreate(ctx,
-		&container.Config{Image: img.ID, Entrypoint: []string{"/never-started"}, Labels: map[string]string{Label: run}},
-		&container.HostConfig{NetworkMode: "none", Mounts: mounts, AutoRemove: true},
-		&network.NetworkingConfig{}, nil, name)
-	if err != nil {
-		return nil, err
-	}
-	return &Container{engine: e, ID: resp.ID}, nil
-}
-
-// guestSource is the guest program as it comes with this one.
-type guestSource struct {
-	digest []byte // of what this program carries, packed or not
-	unpack func() ([]byte, error)
-}
-
-// guestFor finds the guest for Linux on arch: the embedded one, or the file "guest" beside this program, where
-// `go install ./cmd/...` puts it.
-func guestFor(arch string) (guestSource, error) {
-	name := "embedded/guest-linux-" + arch + ".gz"
-	packed, err := embedded.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		program, err := guestBeside(arch)
-		digest := sha256.Sum256(program)
-		return guestSource{digest[:], func() ([]byte, error) { return program, nil }}, err
-	}
-	if err != nil {
-		return guestSource{}, err
-	}
-	defer packed.Close()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, packed); err != nil {
-		return guestSource{}, err
-	}
-	return guestSource{hash.Sum(nil), func() ([]byte, error) { return unpackGuest(name) }}, nil
-}
-
-func unpackGuest(name string) ([]byte, error) {
-	packed, err := embedded.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer packed.Close()
-	z, err := gzip.NewReader(packed)
-	if err != nil {
-		return nil, fmt.Errorf("embedded guest: %w", err)
-	}
-	var program bytes.Buffer
-	program.Grow(usualGuest)
-	if _, err := program.ReadFrom(io.LimitReader(z, maxGuest)); err != nil {
-		return nil, fmt.Errorf("embedded guest: %w", err)
-	}
-	return program.Bytes(), nil
-}
-
-func guestBeside(arch string) ([]byte, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	name := filepath.Join(filepath.Dir(self), "guest")
-	program, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w (%s): build with `make build`, or with `CGO_ENABLED=0 go install ./cmd/...`", ErrNoGuest, arch)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := checkStatic(program, arch); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return program, nil
-}
-
-// checkStatic refuses a program that would need the image's libraries.
-func checkStatic(program []byte, arch string) error {
-	f, err := elf.NewFile(bytes.NewReader(program))
-	if err != nil {
-		return fmt.Errorf("not a Linux program: %w", err)
-	}
-	defer f.Close()
-	if want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[arch]; f.Machine != want {
-		return fmt.Errorf("built for %s, the image is for %s", f.Machine, arch)
-	}
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return errors.New("dynamically linked: build the guest with CGO_ENABLED=0")
-		}
-	}
-	return nil
-}
-
-type file struct {
-	name string
-	mode int64
-	data []byte
-}
-
-// pack writes files as a tar archive.
-func pack(to io.Writer, files []file) error {
-	w := tar.NewWriter(to)
-	for _, f := range files {
-		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data)), Typeflag: tar.TypeReg}); err != nil {
-			return err
-		}
-		if _, err := w.Write(f.data); err != nil {
-			return err
-		}
-	}
-	return w.Close()
 }
 
 // digestOf identifies files by name, mode and content.
