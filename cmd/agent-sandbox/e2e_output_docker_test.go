@@ -278,7 +278,7 @@ func TestRunStuckReader(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	start := time.Now()
 	u.wantCode(p.end(), 128+int(syscall.SIGTERM))
-	if took := time.Since(start); took > 8*time.Second {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("it took %s to stop", took)
 	}
 	if s := u.wantOutcome(event.Cancelled, 128+int(syscall.SIGTERM)); s.Counts.Warnings != 1 {

@@ -221,7 +221,7 @@ func TestHTTP2Beginning(t *testing.T) {
 		"GET /open/x HTTP/1.1\r\nHost: a.example\r\n\r\n": CodeProtocol,
 		"PRI * HT": CodeSlow,
 	} {
-		s := p.limited(inspectedNetwork, b.port, Limits{Opening: 200 * time.Millisecond})
+		s := p.limited(inspectedNetwork, b.port, Limits{Opening: time.Second})
 		conn := s.secureDial("a.example", b.port, "h2")
 		if _, err := io.WriteString(conn, text); err != nil {
 			t.Fatal(err)

@@ -57,7 +57,7 @@ func TestInspectedIdleLimit(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 		})
-		s := p.limited(inspectedNetwork, b.port, Limits{Idle: 100 * time.Millisecond})
+		s := p.limited(inspectedNetwork, b.port, Limits{Idle: time.Second})
 		resp, err := s.agent(h2).Get(fmt.Sprintf("https://a.example:%d/open/x", b.port))
 		if err != nil {
 			t.Fatal(err)
@@ -76,7 +76,7 @@ func TestInspectedIdleLimit(t *testing.T) {
 func TestSlowRequests(t *testing.T) {
 	p := newPKI(t)
 	b := p.backend("a.example", false, func(http.ResponseWriter, *http.Request) {})
-	s := p.limited(inspectedNetwork, b.port, Limits{Opening: 100 * time.Millisecond, Connect: 100 * time.Millisecond})
+	s := p.limited(inspectedNetwork, b.port, Limits{Opening: time.Second, Connect: time.Second})
 	conn := s.secureDial("a.example", b.port)
 	if _, err := io.WriteString(conn, "GET /open/x HTTP/1.1\r\nX-Slow: "); err != nil {
 		t.Fatal(err)
@@ -289,7 +289,7 @@ func TestUnreadable(t *testing.T) {
 func TestSlowHead(t *testing.T) {
 	p := newPKI(t)
 	host := p.backend("a.example", false, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "fine") })
-	s := p.limited("  allow: [{host: a.example, port: %d, private: true, rules: [\"GET /**\"]}]", host.port, Limits{Opening: 300 * time.Millisecond})
+	s := p.limited("  allow: [{host: a.example, port: %d, private: true, rules: [\"GET /**\"]}]", host.port, Limits{Opening: time.Second})
 	waiting := s.secureDial("a.example", host.port)
 	if _, err := io.WriteString(waiting, "GET /first HTTP/1.1\r\nHost: a.example\r\n\r\n"); err != nil {
 		t.Fatal(err)

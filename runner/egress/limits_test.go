@@ -115,9 +115,7 @@ func TestIdleLimit(t *testing.T) {
 	p := mustPolicy(t, "  allow: [{host: a.example, port: %d, tcp: true, private: true}]\n", port)
 	s := newSandbox(t, p, map[string][]string{"a.example": {"127.0.0.1"}}, Limits{Idle: 50 * time.Millisecond})
 	conn := s.mustDial("a.example", port)
-	if _, err := io.WriteString(conn, "x"); err != nil {
-		t.Fatal(err)
-	}
+	_, _ = io.WriteString(conn, "x") // on a busy machine the limit may come first
 	if r := s.rec.ended(1); r.Code != CodeIdle || r.Outcome != Allowed || r.Duration < 50*time.Millisecond {
 		t.Errorf("%+v", r)
 	}
@@ -129,9 +127,7 @@ func TestSlowFirstBytes(t *testing.T) {
 	s := newSandbox(t, p, map[string][]string{"a.example": {"127.0.0.1"}}, Limits{Opening: 50 * time.Millisecond})
 	for i, first := range []string{"", "GET / HT", string(helloFor(t, "a.example")[:50]), "GET / HTTP/1.1\r\nHost: a.example\r\n\r\nGET /"} {
 		conn := s.mustDial("a.example", backend.port)
-		if _, err := io.WriteString(conn, first); err != nil {
-			t.Fatal(err)
-		}
+		_, _ = io.WriteString(conn, first) // on a busy machine the limit may come first
 		if r := s.rec.ended(i + 1); r.Code != CodeSlow || r.Outcome != Refused {
 			t.Errorf("%q: %+v", first, r)
 		}
