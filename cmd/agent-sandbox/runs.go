@@ -122,7 +122,7 @@ func (a *app) printRuns(out io.Writer, rows []listedRun) error {
 			outcome, exit = "running", "-"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", r.ID, r.Started.Local().Format("2006-01-02 15:04"),
-			clip(outcome, 12), exit, shortTime(r.Duration), changesColumn(r.Changes), r.Refused, clip(commandLine(r.Argv), commandWidth))
+			clip(outcome, 12), exit, event.Span(r.Duration), changesColumn(r.Changes), r.Refused, clip(commandLine(r.Argv), commandWidth))
 	}
 	return w.Flush()
 }
@@ -143,17 +143,6 @@ func changesColumn(c *event.ChangesExtracted) string {
 		text += fmt.Sprintf(" m%d", c.Mode)
 	}
 	return text
-}
-
-// shortTime has about three digits.
-func shortTime(d time.Duration) string {
-	switch {
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Minute:
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	}
-	return d.Round(time.Second).String()
 }
 
 // commandOf is a run's command as people write it.

@@ -129,7 +129,7 @@ func rows[T any](p *page, label string, list []T, total uint64, text func(T) str
 func (p *page) run(r *runs.Run, shown shownRun, plan shownPlan) {
 	s := shown.Summary
 	fmt.Fprintf(p, "%s\n", p.paint.paint(bold, "run "+string(r.ID)))
-	p.row("outcome", "%s, exit %d, after %s", outcomeOf(s), s.ExitCode, shortTime(s.Duration))
+	p.row("outcome", "%s, exit %d, after %s", outcomeOf(s), s.ExitCode, event.Span(s.Duration))
 	if s.Reason != "" {
 		p.row("reason", "%s", s.Reason)
 	}
@@ -151,7 +151,7 @@ func (p *page) run(r *runs.Run, shown shownRun, plan shownPlan) {
 	}
 	var times []string
 	for _, t := range s.Phases {
-		times = append(times, fmt.Sprintf("%s %s", t.Name, shortTime(t.Duration)))
+		times = append(times, fmt.Sprintf("%s %s", t.Name, event.Span(t.Duration)))
 	}
 	if len(times) > 0 {
 		p.row("phases", "%s", strings.Join(times, ", "))
@@ -174,7 +174,7 @@ func endText(a event.AgentExited) string {
 		text += fmt.Sprintf(", at most %d processes and threads", a.PeakPIDs)
 	}
 	if a.CPUMicros >= 0 {
-		text += ", CPU time " + shortTime(time.Duration(a.CPUMicros)*time.Microsecond)
+		text += ", CPU time " + event.Span(time.Duration(a.CPUMicros)*time.Microsecond)
 	}
 	return text
 }

@@ -127,6 +127,18 @@ func TestInvalidTrustPolicies(t *testing.T) {
 	}
 }
 
+// The trust policy is that of the default branch, whatever git lets that be called.
+func TestDefaultBranchIsEscaped(t *testing.T) {
+	w := newWorld(t)
+	w.repo.WriteFileAt("trunk", trustFile, "issuer: "+w.oidc.URL+"\nsubject_pattern: .*\npermissions: {contents: write}\n")
+	w.control()
+	w.repo.WriteFileAt("trunk#1", trustFile, "issuer: "+w.oidc.URL+"\nsubject: nobody\npermissions: {contents: read}\n")
+	w.repo.DefaultBranch = "trunk#1"
+	if status, v := w.ask(http.MethodGet, good, w.mint(nil)); status != 403 {
+		t.Errorf("a default branch that trusts nobody: %d %v, want 403", status, v)
+	}
+}
+
 // FuzzTrust: whatever a policy is, one that loads grants something, and trusts no empty issuer and subject.
 func FuzzTrust(f *testing.F) {
 	f.Add([]byte("issuer: x\nsubject: y\npermissions: {contents: read}\n"))

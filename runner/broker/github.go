@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -186,7 +187,9 @@ func (b *Broker) checkTrustPolicy(ctx context.Context, at *attempt) error {
 	r := tok.Repositories[0]
 	at.target, at.ids = repository{r.ID, r.FullName, r.DefaultBranch, r.Owner}, []int64{r.ID}
 	var commit struct{ SHA string }
-	if _, err := b.call(ctx, at.app, http.MethodGet, "/repos/"+at.scope+"/commits/heads/"+at.target.DefaultBranch, tok.Token, nil, &commit); err != nil {
+	// git lets "#" and "%" stand in a branch: unescaped, "main#2" would ask for another branch, and its trust policy.
+	branch := (&url.URL{Path: "heads/" + at.target.DefaultBranch}).EscapedPath()
+	if _, err := b.call(ctx, at.app, http.MethodGet, "/repos/"+at.scope+"/commits/"+branch, tok.Token, nil, &commit); err != nil {
 		return err
 	}
 	for _, path := range []string{".github/agent-sandbox/trust/" + at.identity + ".yaml", ".github/chainguard/" + at.identity + ".sts.yaml"} {

@@ -75,7 +75,7 @@ type Grant struct {
 	Expires time.Time
 
 	Hosts    []policy.Host
-	Shared   bool // GitHub\'s API and git are on one host, and another grant is for the other of them
+	Shared   bool // GitHub's API and git are on one host, and another grant is for the other of them
 	Header   string
 	Scheme   string // bearer, basic or raw
 	Username string // for basic

@@ -99,6 +99,9 @@ func (o gitHubOIDC) check(ctx context.Context, e exchanged) (token, error) {
 			return token{}, err
 		}
 	}
+	if t.ExpiresAt.IsZero() { // or it would never be renewed
+		t.ExpiresAt = o.cfg.now()().Add(lifetime)
+	}
 	want := o.c
 	if e.Permissions == nil { // GitHub doesn't tell either; the trust policy at the server does
 		want = withPermissions(o.c, nil)
@@ -134,9 +137,6 @@ func (o gitHubOIDC) complete(ctx context.Context, t *installationToken) error {
 	t.Repositories = list.Repositories
 	if list.Total > len(list.Repositories) {
 		t.Selection = "all" // more than anybody named
-	}
-	if t.ExpiresAt.IsZero() {
-		t.ExpiresAt = o.cfg.now()().Add(lifetime)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -275,7 +276,17 @@ func TestGitHubOIDC(t *testing.T) {
 	const text = `credentials:
   github: {from: github-oidc, broker: "BROKER", identity: deploy, repositories: [self], permissions: {contents: write}}
 `
-	for _, plain := range []bool{true, false} {
+	const told = `","issuance_id":"i-1","permissions":{"contents":"write","metadata":"read"},"repositories":[{"id":%d,"full_name":"acme/shop"}]`
+	inTwentyMinutes := time.Now().Add(20 * time.Minute).UTC().Format(time.RFC3339)
+	for _, tt := range []struct {
+		answer string // of the broker, behind the token
+		plain  bool
+		life   time.Duration
+	}{
+		{`"`, true, lifetime},
+		{told, false, lifetime},
+		{told + `,"expires_at":"` + inTwentyMinutes + `"`, false, 20 * time.Minute},
+	} {
 		w := newWorld(t, appPolicy)
 		minting, err := Resolve(t.Context(), w.policy.Credentials, w.cfg)
 		if err != nil {
@@ -290,12 +301,7 @@ func TestGitHubOIDC(t *testing.T) {
 				rw.WriteHeader(http.StatusBadRequest)
 				return
 			}
-			answer := `{"token":"` + tok.Reveal() + `"}`
-			if !plain {
-				answer = `{"token":"` + tok.Reveal() + `","issuance_id":"i-1","permissions":{"contents":"write","metadata":"read"},"repositories":[{"id":` +
-					itoa(w.Live()[0].RepositoryIDs[0]) + `,"full_name":"acme/shop"}],"expires_at":"2099-01-01T00:00:00Z"}`
-			}
-			_, _ = rw.Write([]byte(answer))
+			_, _ = io.WriteString(rw, `{"token":"`+tok.Reveal()+strings.Replace(tt.answer, "%d", itoa(w.Live()[0].RepositoryIDs[0]), 1)+"}")
 		}))
 		p, cfg := load(t, strings.Replace(text, "BROKER", broker.URL, 1), nil)
 		cfg.Self, cfg.GitHubAPI, cfg.Now, cfg.HTTP, cfg.Emit = "acme/shop", w.API(), w.Now, broker.Client(), w.cfg.Emit
@@ -307,17 +313,20 @@ func TestGitHubOIDC(t *testing.T) {
 		}
 		set, err := Resolve(t.Context(), p.Credentials, cfg)
 		if err != nil {
-			t.Fatalf("plain %t: %v", plain, err)
+			t.Fatalf("%s: %v", tt.answer, err)
 		}
 		if got := set.Grants[0].Repositories; len(got) != 1 || got[0].Name != "acme/shop" {
-			t.Errorf("plain %t: granted for %v", plain, got)
+			t.Errorf("%s: granted for %v", tt.answer, got)
+		}
+		if life := set.Grants[0].Expires.Sub(w.Now()).Round(time.Minute); life != tt.life {
+			t.Errorf("%s: it lives for %s, want %s", tt.answer, life, tt.life)
 		}
 		if err := set.Close(t.Context()); err != nil || len(w.Live()) != 0 {
-			t.Errorf("plain %t: %v, %d live", plain, err, len(w.Live()))
+			t.Errorf("%s: %v, %d live", tt.answer, err, len(w.Live()))
 		}
 		lowered := slices.ContainsFunc(w.events, func(e event.Event) bool { _, is := e.(event.Lowered); return is })
-		if lowered != plain {
-			t.Errorf("plain %t: recorded as lowered: %t", plain, lowered)
+		if lowered != tt.plain {
+			t.Errorf("%s: recorded as lowered: %t", tt.answer, lowered)
 		}
 		broker.Close()
 	}

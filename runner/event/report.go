@@ -155,7 +155,7 @@ func (s Summary) refusedTotal() uint64 {
 }
 
 func (s Summary) headline(color bool) string {
-	parts := []string{tint(s.verdict(), s.verdictColor(), color) + " after " + span(s.Duration)}
+	parts := []string{tint(s.verdict(), s.verdictColor(), color) + " after " + Span(s.Duration)}
 	if c := s.changesText(); c != "" {
 		parts = append(parts, c)
 	}
@@ -292,8 +292,8 @@ func withMend(text, mend string) string {
 	return text
 }
 
-// span shows a duration with about three digits.
-func span(d time.Duration) string {
+// Span shows a duration with about three digits, for people.
+func Span(d time.Duration) string {
 	switch {
 	case d < time.Second:
 		return d.Round(time.Millisecond).String()

@@ -73,8 +73,8 @@ func TestSpan(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", 250 * time.Millisecond: "250ms", 12345 * time.Millisecond: "12.3s", 72 * time.Second: "1m12s", 2*time.Hour + 3*time.Second: "2h0m3s",
 	} {
-		if got := span(d); got != want {
-			t.Errorf("span(%d) = %q, want %q", d, got, want)
+		if got := Span(d); got != want {
+			t.Errorf("Span(%d) = %q, want %q", d, got, want)
 		}
 	}
 }

@@ -124,7 +124,7 @@ func requestLine(r Request) string {
 	case r.Outcome == ConnectionFailed:
 		return "failed: " + text + " (" + clip(r.Reason, reportWidth/2) + ")"
 	}
-	return fmt.Sprintf("request: %s: %d, after %s", text, r.Status, span(r.Duration))
+	return fmt.Sprintf("request: %s: %d, after %s", text, r.Status, Span(r.Duration))
 }
 
 func leakText(l Leak) string {

@@ -131,7 +131,7 @@ func liveLine(e Event) (line string, detail bool) {
 	case Warning:
 		return "warning: " + warningText(e), false
 	case PhaseFinished:
-		return fmt.Sprintf("phase %s: %s", Printable(string(e.Name)), span(e.Duration)), true
+		return fmt.Sprintf("phase %s: %s", Printable(string(e.Name)), Span(e.Duration)), true
 	case ConnectionRefused:
 		return "refused: " + refusalText(connectionRefusal(e)), true
 	case Connection:
@@ -157,7 +157,7 @@ func connectionText(c Connection) string {
 	case c.Count > 1:
 		return fmt.Sprintf("ended: %s, %d times, %s up, %s down", host, c.Count, size(c.Up), size(c.Down))
 	}
-	return fmt.Sprintf("ended: %s, %s up, %s down, after %s", host, size(c.Up), size(c.Down), span(c.Duration))
+	return fmt.Sprintf("ended: %s, %s up, %s down, after %s", host, size(c.Up), size(c.Down), Span(c.Duration))
 }
 
 func without(phases []Phase, name Phase) []Phase {
