@@ -129,7 +129,7 @@ func (a *app) project(dir string) (project, sub string, err error) {
 	}
 	project = here
 	for at := here; ; at = filepath.Dir(at) {
-		if exists(filepath.Join(at, policyFile)) || exists(filepath.Join(at, ".git")) {
+		if isProject(at) {
 			project = at
 			break
 		}

@@ -44,7 +44,12 @@ stays: what ran, what was refused, the logs. --record removes that too.
 			}
 			var errs []error
 			for _, name := range args {
-				errs = append(errs, a.withRun(name, func(r *runs.Run) error { return a.discard(r, f) }))
+				errs = append(errs, a.withRun(name, func(r *runs.Run) error {
+					if err := a.ownRun(r, name); err != nil {
+						return err
+					}
+					return a.discard(r, f)
+				}))
 			}
 			return errors.Join(errs...)
 		},

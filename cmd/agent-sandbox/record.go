@@ -16,14 +16,14 @@ import (
 	"github.com/org/agent-sandbox/runner/workspace"
 )
 
-// withRun calls f with the run that name means: an id, a unique prefix of one, or "last".
+// withRun calls f with the run that name means: an id, a unique prefix of one, or "last" (findRun).
 func (a *app) withRun(name string, f func(*runs.Run) error) error {
 	store, err := a.store()
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	r, err := store.Resolve(name)
+	r, err := a.findRun(store, name)
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func (a *app) completeRuns(limit int) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		offers := []cobra.Completion{cobra.CompletionWithDesc("last", "the newest run")}
+		offers := []cobra.Completion{cobra.CompletionWithDesc(newest, "the newest run of this project")}
 		for _, r := range list {
 			s, err := r.Summary()
 			if err != nil {
