@@ -127,7 +127,7 @@ func (s *step) run(ctx context.Context, values map[string]string, eventFile stri
 	if page != "" {
 		s.log.Printf("the manifest is stored at %s", page)
 	}
-	for line := range strings.Lines(result.Summary.Report(false)) {
+	for line := range strings.Lines(result.Summary.Verdict(false)) {
 		s.log.Printf("%s", strings.TrimSuffix(line, "\n"))
 	}
 	return s.finish(ctx, cfg, result, runErr)

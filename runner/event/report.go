@@ -21,6 +21,13 @@ const (
 // color adds ANSI colours. Everything in it is printable, whatever the sandbox said.
 func (s Summary) Report(color bool) string {
 	r := report{color: color}
+	r.where(s)
+	return s.Verdict(color) + r.b.String()
+}
+
+// Verdict is Report without the commands that look at the run, for readers who are not where its record is.
+func (s Summary) Verdict(color bool) string {
+	r := report{color: color}
 	r.printf("agent-sandbox: %s", s.headline(color))
 	if s.Reason != "" && s.Outcome != Success {
 		r.line("reason", clip(s.Reason, 4*reportWidth))
@@ -35,7 +42,6 @@ func (s Summary) Report(color bool) string {
 	section(&r, "lowered", s.Lowered, s.Counts.Lowered, loweredText)
 	section(&r, "warning", s.Warnings, s.Counts.Warnings, warningText)
 	section(&r, "dropped", s.Dropped, uint64(len(s.Dropped)), droppedText)
-	r.where(s)
 	return r.b.String()
 }
 

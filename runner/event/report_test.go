@@ -86,3 +86,15 @@ func TestSize(t *testing.T) {
 		}
 	}
 }
+
+// A verdict is the report without its last lines, which name commands for where the record is.
+func TestVerdict(t *testing.T) {
+	s := foldAll(everyEvent()...)
+	verdict := s.Verdict(false)
+	if rest, ok := strings.CutPrefix(s.Report(false), verdict); !ok || !strings.Contains(rest, "agent-sandbox diff "+s.Run) {
+		t.Errorf("report:\n%s\nverdict:\n%s", s.Report(false), verdict)
+	}
+	if strings.Contains(verdict, "agent-sandbox diff") || strings.Contains(verdict, "agent-sandbox apply") {
+		t.Errorf("verdict:\n%s", verdict)
+	}
+}
