@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/org/agent-sandbox/runner/actions"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
-	"github.com/org/agent-sandbox/runner/image"
 	"github.com/org/agent-sandbox/runner/secret"
 )
 
@@ -171,10 +169,10 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 		return runner.Config{}, err
 	}
 	f := runFlags{
-		workspace: project, image: s.in.Image, agent: s.in.Agent, timeout: s.in.Timeout, ceiling: s.under(s.in.Ceiling),
+		workspace: project, image: s.in.Image, agent: s.in.Agent, timeout: s.in.Timeout,
 		command: s.in.Command != "", locked: s.in.Image == "",
 	}
-	if f.policy, err = s.policyFile(ctx, project); err != nil {
+	if f.policy, f.ceiling, err = s.rules(ctx, project); err != nil {
 		return runner.Config{}, err
 	}
 	args, err := s.arguments()
@@ -245,39 +243,6 @@ func (s *step) project() (project, dir string, err error) {
 		rel = ""
 	}
 	return project, filepath.ToSlash(rel), err
-}
-
-// policyFile is the file that governs the run; empty for the project's own. That of a pull request comes from its base, with the lock, as
-// copies: whoever wrote the pull request has no say in what it may do.
-func (s *step) policyFile(ctx context.Context, project string) (string, error) {
-	commit, err := s.job.PolicyCommit()
-	if err != nil {
-		return "", fmt.Errorf("the policy of a pull request is that of its base: %w", err)
-	}
-	if commit == "" {
-		return s.under(s.in.Policy), nil
-	}
-	top, name := project, policyFile
-	if s.in.Policy != "" {
-		top, name = s.job.Workspace, s.in.Policy
-	}
-	copied := filepath.Join(s.temp, policyFile)
-	src, err := actions.ReadCommitted(ctx, top, commit, name)
-	switch {
-	case errors.Is(err, actions.ErrNotInCommit) && s.in.Policy == "":
-		src = []byte("version: 1\n") // the base has none: the default
-	case err != nil:
-		return "", fmt.Errorf("the policy of a pull request is that of its base: %w\nhint: the checkout must have that commit: set `fetch-depth: 0` under `with:` of actions/checkout", err)
-	}
-	lock, err := actions.ReadCommitted(ctx, top, commit, path.Join(path.Dir(name), image.LockFile))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(s.temp, image.LockFile), lock, 0o600)
-	}
-	if err != nil && !errors.Is(err, actions.ErrNotInCommit) {
-		return "", fmt.Errorf("the lock of a pull request is that of its base: %w", err)
-	}
-	s.log.Printf("the policy is that of the base, commit %s", commit)
-	return copied, os.WriteFile(copied, src, 0o600)
 }
 
 // arguments are those of `run`.

@@ -25,7 +25,7 @@ func ciAttacks() []ciAttack {
 		{"markdown and HTML in the summary", []string{"runner/actions.TestSummaryCarriesNoMarkup", "cmd/agent-sandbox.TestActionHostileFileNames", "runner/manifest.TestMarkdownTakesNoMarkup"}},
 		{"terminal escape codes", []string{"runner/actions.TestAgentOutputIsShowable", "cmd/agent-sandbox.TestActionHostileOutput", "runner/event.TestPrintable"}},
 		{"forged log lines", []string{"cmd/agent-sandbox.TestActionHostileOutput", "runner/event.TestVerifyForgedLine", "cmd/agent-sandbox.TestManifestAttacks"}},
-		{"a policy edited in the pull request that it governs", []string{"cmd/agent-sandbox.TestActionPolicyIsOfTheBase", "runner/actions.TestReadCommitted"}},
+		{"a policy, lock or ceiling edited in the pull request that it governs", []string{"cmd/agent-sandbox.TestActionPolicyIsOfTheBase", "cmd/agent-sandbox.TestActionRulesAreOfTheBase", "runner/actions.TestReadCommitted"}},
 		{"hostile names of branches", []string{"cmd/agent-sandbox.TestActionHostileBranches", "runner/workspace.TestPushRefused"}},
 		{"hostile names of files", []string{"cmd/agent-sandbox.TestActionHostileFileNames", "runner/actions.TestAnnotationIsOneCommand"}},
 		{"a push beyond the branches of the policy", []string{"cmd/agent-sandbox.TestActionPushRefused"}},
