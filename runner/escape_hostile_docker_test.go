@@ -3,44 +3,54 @@
 package runner
 
 import (
+	"errors"
+	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/link"
 )
 
-// hostile is a sandbox whose guest is somebody else's.
-func (l *lab) hostile(t *testing.T, policy, offence string, unchecked bool) (*box, *world) {
+// hostile is a sandbox whose guest is somebody else's. With an empty seam all is as it should be but that nobody compares what the guest
+// has measured.
+func (l *lab) hostile(t *testing.T, offence string, s seam) (*box, *world) {
 	t.Helper()
-	w := newWorld(t)
-	s := setup{policy: policy, world: w, seam: seam{unchecked: unchecked, container: engine.Weakened{Guest: l.hostileGuest(t)}}}
-	return l.start(t, s, []string{offence}, nil), w
+	s.unchecked = true
+	return l.hostileIn(t, offence, setup{seam: s})
 }
 
-// hostileWith is one with another policy, and what the guest finds in the network then.
-func (l *lab) hostileWith(t *testing.T, edit func(*policy.Policy)) (*box, *world) {
+func (l *lab) hostileIn(t *testing.T, offence string, s setup) (*box, *world) {
 	t.Helper()
-	w := newWorld(t)
-	s := setup{policy: hostilePolicy, edit: edit, world: w, seam: seam{unchecked: true, container: engine.Weakened{Guest: l.hostileGuest(t)}}}
-	return l.start(t, s, []string{"network"}, nil), w
+	s.policy, s.world = hostilePolicy, newWorld(t)
+	s.seam.container.Guest = l.hostileGuest(t)
+	return l.start(t, s, []string{offence}, nil), s.world
 }
 
-func ruleFor(t *testing.T, to netip.AddrPort) policy.Rule {
+func ruleFor(t *testing.T, to string) policy.Rule {
 	t.Helper()
-	host, err := policy.ParseTarget(to.Addr().Unmap().String())
-	if err != nil {
+	name, port, err := net.SplitHostPort(to)
+	if addr, bad := netip.ParseAddr(name); bad == nil {
+		name = addr.Unmap().String()
+	}
+	host, hostErr := policy.ParseTarget(name)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	if err := errors.Join(err, hostErr, portErr); err != nil {
 		t.Fatal(err)
 	}
-	return policy.Rule{Host: host, Ports: []policy.PortRange{{First: to.Port(), Last: to.Port()}}, TCP: true}
+	return policy.Rule{Host: host, Ports: []policy.PortRange{{First: uint16(n), Last: uint16(n)}}, TCP: true}
 }
 
 // hostileGuest is a directory with the program.
@@ -67,18 +77,21 @@ const hostilePolicy = "network: {allow: [{host: \"*.plain.example\", port: 80}]}
 // TestEscapeHostileGuest: a guest that is somebody else's gains nothing by what it says.
 func TestEscapeHostileGuest(t *testing.T) {
 	l := testLab(t)
-	b, w := l.hostile(t, hostilePolicy, "network", true)
+	b, w := l.hostile(t, "network", seam{})
 	if b.err != nil || b.result.ExitCode != 0 {
 		t.Fatalf("exit %d, %v\n%s", b.result.ExitCode, b.err, b.stderr)
 	}
 	b.answers = decodeAnswers(t, b.stdout)
 	targets := hostileTargets()
 	// The policy of a file can't have all of these.
-	open, openWorld := l.hostileWith(t, func(p *policy.Policy) {
-		p.Network.Allow[0].Ports = []policy.PortRange{{First: 80, Last: 80}, {First: 8443, Last: 8443}}
-		for _, to := range targets {
-			p.Network.Allow = append(p.Network.Allow, ruleFor(t, netip.MustParseAddrPort(to)))
-		}
+	open, openWorld := l.hostileIn(t, "network", setup{
+		seam: seam{unchecked: true, egress: egress.Weakened{Names: true}},
+		edit: func(p *policy.Policy) {
+			p.Network.Allow[0].Ports = []policy.PortRange{{First: 80, Last: 80}, {First: 8443, Last: 8443}}
+			for _, to := range append(slices.Collect(maps.Values(targets)), "denied.example:80") {
+				p.Network.Allow = append(p.Network.Allow, ruleFor(t, to))
+			}
+		},
 	})
 	open.answers = decodeAnswers(t, open.stdout)
 	for name, to := range targets {
@@ -115,6 +128,9 @@ func TestEscapeHostileGuest(t *testing.T) {
 				t.Error("it is not recorded")
 			}
 			checkHostileControls(t, b)
+			if got := open.answers["the name "+strconv.Quote(name)]; got.Answer != "ok" {
+				t.Errorf("where the policy has it, and names end at a NUL: %+v: the entry proves nothing", got)
+			}
 		})
 	}
 	l.entry(t, "hostile guest", "data before the answer", "nothing is read of a connection that is refused", func(t *testing.T, _ func(string)) {
@@ -122,6 +138,9 @@ func TestEscapeHostileGuest(t *testing.T) {
 			t.Error("it arrived")
 		}
 		checkHostileControls(t, b)
+		if !openWorld.saw("mark-early") {
+			t.Error("where the policy has it, it does not arrive either: the entry proves nothing")
+		}
 	})
 }
 
@@ -145,12 +164,27 @@ func checkHostileControls(t *testing.T, b *box) {
 // TestEscapeHostileGuestEnds: what no guest says ends the run with an error, and leaves nothing in the engine.
 func TestEscapeHostileGuestEnds(t *testing.T) {
 	l := testLab(t)
-	control, _ := l.hostile(t, hostilePolicy, "nothing", true)
-	for _, offence := range []string{
-		"exit before the start", "a huge frame", "nonsense", "two messages in one frame", "a message beyond its window", "more streams than there may be",
+	control, _ := l.hostile(t, "nothing", seam{})
+	frames := seam{link: link.Weakened{Frames: true}}
+	// The true bound on what nobody reads would take seconds to be met.
+	const little, much = 8 << 20, 1 << 30
+	for _, o := range []struct {
+		offence, by string
+		with, off   seam
+		ends        event.Outcome // without the protection
+	}{
+		{"exit before the start", "a measurement comes first", seam{}, seam{disorder: true}, event.Success},
+		{"a huge frame", "messages are bounded", seam{}, frames, event.Success},
+		{"nonsense", "messages are read strictly", seam{}, frames, event.Success},
+		{"two messages in one frame", "messages are read strictly", seam{}, frames, event.Success},
+		{"a status that a byte cuts to success", "an exit status is a byte", seam{}, frames, event.Failure},
+		{"a message beyond its window", "the multiplexer's window", seam{}, seam{link: link.Weakened{Window: true}}, event.Success},
+		{"more streams than there may be", "a limit of streams", seam{}, seam{link: link.Weakened{Streams: true}}, event.Success},
+		{"pings without end", "a limit of pings", seam{}, seam{link: link.Weakened{Pings: true}}, event.Success},
+		{"data that nobody reads", "a limit of what is unread", seam{link: link.Weakened{Unread: little}}, seam{link: link.Weakened{Unread: much}}, event.Success},
 	} {
-		l.entry(t, "hostile guest", offence, "the link is bounded and strict", func(t *testing.T, _ func(string)) {
-			b, _ := l.hostile(t, hostilePolicy, offence, true)
+		l.entry(t, "hostile guest", o.offence, o.by, func(t *testing.T, _ func(string)) {
+			b, _ := l.hostile(t, o.offence, o.with)
 			if f := b.finished(); b.err == nil || f.Outcome != event.Errored || b.result.ExitCode != exitFailure {
 				t.Errorf("the run ended with %v, %+v", b.err, f)
 			}
@@ -158,10 +192,13 @@ func TestEscapeHostileGuestEnds(t *testing.T) {
 			if control.err != nil || control.finished().Outcome != event.Success {
 				t.Errorf("the control, a guest that says nothing wrong, ended with %v, %+v", control.err, control.finished())
 			}
+			if off, _ := l.hostile(t, o.offence, o.off); off.err != nil || off.finished().Outcome != o.ends {
+				t.Errorf("without the protection the run ended with %v, %+v: the entry proves nothing", off.err, off.finished())
+			}
 		})
 	}
 	l.entry(t, "hostile guest", "a measurement of nothing", "the measurement is compared with the plan", func(t *testing.T, _ func(string)) {
-		b, _ := l.hostile(t, hostilePolicy, "nothing", false)
+		b, _ := l.hostileIn(t, "nothing", setup{})
 		if f := b.finished(); b.err == nil || f.Outcome != event.Refused {
 			t.Errorf("the run ended with %v, %+v", b.err, f)
 		}
@@ -214,7 +251,7 @@ func TestEscapeHostileGuestFloods(t *testing.T) {
 			}
 		}()
 		start := time.Now()
-		b, w := l.hostile(t, hostilePolicy, "floods", true)
+		b, w := l.hostile(t, "floods", seam{})
 		close(stop)
 		highest := <-peak
 		grown := highest - min(before, highest)
@@ -223,7 +260,7 @@ func TestEscapeHostileGuestFloods(t *testing.T) {
 			t.Errorf("the runner's memory grew by %d MiB; %v", grown>>20, b.err)
 		}
 		b.answers = decodeAnswers(t, b.stdout)
-		if n := b.answers["names"].Answer; n != "5000" {
+		if n := b.answers["names"].Answer; n != "2000" {
 			t.Errorf("%s names were resolved", n)
 		}
 		if n := b.answers["dials"].Answer; n != "0" {
@@ -233,11 +270,14 @@ func TestEscapeHostileGuestFloods(t *testing.T) {
 			t.Error("something reached the resolver or the network")
 		}
 		c := b.result.Summary.Counts
-		if c.RefusedConnections != 500 || c.RefusedNames != 5000 {
+		if c.RefusedConnections != 500 || c.RefusedNames != 2000 {
 			t.Errorf("counted: %+v", c)
 		}
-		if len(b.events) > 10_000 {
-			t.Errorf("the record has %d events", len(b.events))
+		// One for each that is listed, of connections and of names, and fewer for the rest.
+		const most = 2*event.MaxTargets + 200
+		off, _ := l.hostile(t, "floods", seam{listsAll: true})
+		if len(b.events) > most || len(off.events) < 2*most {
+			t.Errorf("the record has %d events, and %d without the bound: too many, or the entry proves nothing", len(b.events), len(off.events))
 		}
 	})
 }

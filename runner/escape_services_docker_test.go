@@ -266,11 +266,16 @@ func TestEscapeNamesStayInside(t *testing.T) {
 		if !b.has(refusedName("secret.tunnel.example")) || !b.has(refusedName("b.tunnel.example")) {
 			t.Error("the names are not recorded")
 		}
-		// The control: a question of this process is seen.
-		if _, err := net.DefaultResolver.LookupHost(t.Context(), "control.example"); err == nil || asked.Load() == 0 {
-			t.Errorf("the control asked %d questions (%v)", asked.Load(), err)
+		l.try(t, setup{seam: seam{asked: askHost}}, []step{{"one", "lookup", []string{"secret.tunnel.example"}}})
+		if asked.Load() == 0 {
+			t.Error("a runner that looks names up asks nothing either: the entry proves nothing")
 		}
 	})
+}
+
+// askHost asks the host's resolver.
+func askHost(ctx context.Context, name string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 }
 
 // TestEscapeUnseen: what a sandbox tried is recorded, also if it does its best not to be seen.

@@ -118,9 +118,15 @@ func TestEscapeTunnel(t *testing.T) {
 	})
 	// Dialling such a name is a look-up: the record has each one.
 	dialled := data + ".dialled.plain.example"
-	off := l.try(t, setup{policy: hostilePolicy, world: w}, []step{{"dial", "send", []string{dialled + ":80", "", httpRequest("GET /", dialled), "1"}}})
+	off := l.try(t, setup{policy: hostilePolicy, world: w, seam: seam{asked: askHost}}, append(steps[:4:4],
+		step{"dial", "send", []string{dialled + ":80", "", httpRequest("GET /", dialled), "1"}}))
 	if !upstream.saw(dialled) || !off.has(allowedAt(dialled)) {
-		t.Errorf("a name with data in it that is dialled is not seen: the entries prove nothing: %+v", off.answers)
+		t.Errorf("a name with data in it that is dialled is not seen: %+v", off.answers)
+	}
+	for _, s := range steps[1:4] {
+		if !upstream.saw(s.Args[len(s.Args)-1]) {
+			t.Errorf("where each name is looked up, %q is not seen either: the entries prove nothing", s.Name)
+		}
 	}
 }
 

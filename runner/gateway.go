@@ -202,7 +202,7 @@ func (v *server) connect(ctx context.Context, stream *link.Stream, h link.Header
 func (v *server) resolve(stream *link.Stream, h link.Header) {
 	defer stream.GiveUp()
 	a := link.Answer{}
-	a.Addr, a.Allowed, a.Reason = v.run.gateway.Resolve(h.Name, h.Type)
+	a.Addr, a.Allowed, a.Reason = v.run.cfg.resolve(v.run.gateway, h.Name, h.Type)
 	if v.loopback && a.Addr.IsValid() {
 		a.Ports = firstPorts(v.run.gateway.Ports(h.Name), link.MaxPorts)
 	}

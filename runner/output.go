@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"os"
@@ -28,14 +27,22 @@ func (v *server) output(stream *link.Stream, to io.Writer, name string) {
 	defer stream.Close()
 	log := newOutputLog(v.run.dir, name, v.logs)
 	defer v.closeLog(log)
+	what := strings.TrimSuffix(name, ".log")
 	out := v.run.secrets.writer(&passedOn{log: log, to: to, lost: func(err error) {
 		_ = stream.Close()
-		v.lose(name, err)
-	}}, strings.TrimSuffix(name, ".log"))
+		// A reader that has gone away has had enough.
+		if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, io.ErrClosedPipe) {
+			v.lose(what, err)
+		}
+	}}, what)
+	from := v.reads(stream)
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := stream.Read(buf)
+		n, err := from.Read(buf)
 		_, _ = out.Write(buf[:n])
+		if errors.Is(err, errRest) {
+			v.lose(what, err)
+		}
 		if err != nil {
 			_ = out.Close()
 			return
@@ -61,16 +68,6 @@ func (p *passedOn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// lose notes that the caller could not be given all of the output. A reader that has gone away has had enough.
-func (v *server) lose(name string, err error) {
-	if errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) {
-		return
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.lost = errors.Join(v.lost, fmt.Errorf("pass the agent's %s on: %w", strings.TrimSuffix(name, ".log"), err))
-}
-
 func (v *server) closeLog(log *outputLog) {
 	if err := log.close(); err != nil {
 		v.run.warn("the log of the agent's output is incomplete: " + err.Error())
@@ -86,6 +83,7 @@ func (v *server) closeLog(log *outputLog) {
 // drain waits until all of the agent's output has been passed on: for as long as the caller takes it, unless the run
 // was stopped. The error says what the caller could not be given.
 func (v *server) drain(ctx context.Context, stopped bool) error {
+	defer v.endOutputs()()
 	done := ended(&v.outputs)
 	if !stopped {
 		select {

@@ -210,6 +210,7 @@ func Run(ctx context.Context, cfg Config) (Result, error) {
 		return Result{Run: r.id, ExitCode: exitFailure}, err
 	}
 	r.refusals = event.NewRefusals(r.rec.Emit)
+	r.cfg.boundless(r.refusals)
 	r.rec.Emit(r.started())
 	for _, n := range cfg.Narrowed {
 		r.rec.Emit(event.Warning{Message: "ceiling: " + n.String()})

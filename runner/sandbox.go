@@ -118,7 +118,7 @@ func (r *run) start(ctx context.Context, refill bool) (box *sandbox, err error) 
 	if err != nil {
 		return nil, err
 	}
-	session, err := link.NewRunner(conn)
+	session, err := r.cfg.newLink(conn)
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -215,6 +215,8 @@ func (b *sandbox) handshake(ctx context.Context) error {
 	return nil
 }
 
+var errUnmeasured = errors.New("the guest sent something else than its measurement")
+
 // measurement waits for the guest's first report.
 func (b *sandbox) measurement(ctx context.Context) (*link.Measurement, error) {
 	for {
@@ -235,7 +237,7 @@ func (b *sandbox) measurement(ctx context.Context) (*link.Measurement, error) {
 			case f.Refused != nil:
 				b.run.refuse(f.Refused)
 			default:
-				return nil, errors.New("the guest sent something else than its measurement")
+				return b.run.cfg.unmeasured()
 			}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("the guest does not report: %w", context.Cause(ctx))
@@ -247,7 +249,7 @@ func (b *sandbox) measurement(ctx context.Context) (*link.Measurement, error) {
 func (b *sandbox) readFrames() {
 	defer close(b.frames)
 	for {
-		f, err := link.ReadFrame(b.control)
+		f, err := b.run.cfg.readFrame(b.control)
 		if err != nil {
 			return
 		}

@@ -3,10 +3,14 @@
 package runner
 
 import (
+	"io"
+	"net/netip"
 	"time"
 
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
+	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/link"
 	"github.com/org/agent-sandbox/runner/manifest"
 )
 
@@ -31,3 +35,17 @@ func (seam) clock() func() time.Time { return nil }
 func (seam) weaken(*egress.Config) {}
 
 func (seam) evidence() manifest.Weakened { return manifest.Weakened{} }
+
+func (seam) newLink(conn io.ReadWriteCloser) (*link.Session, error) { return link.NewRunner(conn) }
+
+func (seam) readFrame(control io.Reader) (link.Frame, error) { return link.ReadFrame(control) }
+
+func (seam) streams() int { return link.MaxStreams }
+
+func (seam) unmeasured() (*link.Measurement, error) { return nil, errUnmeasured }
+
+func (seam) resolve(g *egress.Gateway, name, recordType string) (netip.Addr, bool, string) {
+	return g.Resolve(name, recordType)
+}
+
+func (seam) boundless(*event.Refusals) {}

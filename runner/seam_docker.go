@@ -3,10 +3,15 @@
 package runner
 
 import (
+	"context"
+	"io"
+	"net/netip"
 	"time"
 
 	"github.com/org/agent-sandbox/runner/egress"
 	"github.com/org/agent-sandbox/runner/engine"
+	"github.com/org/agent-sandbox/runner/event"
+	"github.com/org/agent-sandbox/runner/link"
 	"github.com/org/agent-sandbox/runner/manifest"
 )
 
@@ -22,6 +27,10 @@ type seam struct {
 	limits    egress.Limits    // of the gateway
 	now       func() time.Time // of credentials; nil: the system's
 	manifest  manifest.Weakened
+	link      link.Weakened
+	disorder  bool                                                // a guest may say anything before it has measured the sandbox
+	asked     func(context.Context, string) ([]netip.Addr, error) // asks a resolver for each name that the sandbox asks for
+	listsAll  bool                                                // every refusal is listed
 }
 
 func (s seam) weakened() engine.Weakened { return s.container }
@@ -46,3 +55,41 @@ func (s seam) clock() func() time.Time { return s.now }
 func (s seam) weaken(cfg *egress.Config) { cfg.Weakened, cfg.Limits = s.egress, s.limits }
 
 func (s seam) evidence() manifest.Weakened { return s.manifest }
+
+func (s seam) newLink(conn io.ReadWriteCloser) (*link.Session, error) {
+	return link.NewWeakened(conn, s.link)
+}
+
+func (s seam) readFrame(control io.Reader) (link.Frame, error) {
+	if s.link.Frames {
+		return link.ReadAnyFrame(control)
+	}
+	return link.ReadFrame(control)
+}
+
+func (s seam) streams() int {
+	if s.link.Streams {
+		return 4 * link.MaxStreams
+	}
+	return link.MaxStreams
+}
+
+func (s seam) unmeasured() (*link.Measurement, error) {
+	if s.disorder {
+		return &link.Measurement{}, nil
+	}
+	return nil, errUnmeasured
+}
+
+func (s seam) resolve(g *egress.Gateway, name, recordType string) (netip.Addr, bool, string) {
+	if s.asked != nil {
+		_, _ = s.asked(context.Background(), name)
+	}
+	return g.Resolve(name, recordType)
+}
+
+func (s seam) boundless(r *event.Refusals) {
+	if s.listsAll {
+		r.ListAll()
+	}
+}

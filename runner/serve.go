@@ -25,16 +25,20 @@ type server struct {
 	logs     *budget
 	resets   link.Resets
 
-	mu   sync.Mutex // guards what follows
-	seen map[link.Purpose]bool
-	told *link.Stream // the control stream
-	lost error        // output that the caller could not be given
+	rest rest // of the output, once the agent has ended
+
+	mu      sync.Mutex // guards what follows
+	seen    map[link.Purpose]bool
+	told    *link.Stream // the control stream
+	lost    error        // output that the caller could not be given
+	reading []*agentOutput
+	over    bool // the agent has ended
 }
 
 func newServer(r *run, s *link.Session) *server {
 	v := &server{
 		run: r, loopback: r.plan.Network.Fallback != "", session: s, control: make(chan *link.Stream, 1),
-		slots: make(chan struct{}, link.MaxStreams), logs: &budget{left: r.plan.Output}, seen: map[link.Purpose]bool{},
+		slots: make(chan struct{}, r.cfg.streams()), logs: &budget{left: r.plan.Output}, seen: map[link.Purpose]bool{}, rest: usualRest(),
 	}
 	// Both outputs count from the start, so that waiting for them can't begin before they do.
 	v.outputs.Add(1)
@@ -62,13 +66,15 @@ func (v *server) accept() {
 	}
 }
 
-// abandonOutputs stops waiting for outputs that the guest never opened.
-func (v *server) abandonOutputs() {
+// abandonOutputs stops waiting for outputs that the guest never opened, and tells whether there are any.
+func (v *server) abandonOutputs() (found bool) {
 	for _, p := range []link.Purpose{link.Stdout, link.Stderr} {
 		if v.first(p) && (p == link.Stdout || !v.run.cfg.TTY) {
+			found = true
 			v.outputs.Done()
 		}
 	}
+	return found
 }
 
 // first reports whether this is the first stream of its purpose.

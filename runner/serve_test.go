@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/link"
@@ -186,6 +187,46 @@ func TestOutputStuck(t *testing.T) {
 	}
 	_ = box.session.Close()
 	box.link.wait()
+}
+
+// TestOutputWithoutEnd: a guest that goes on with the output when the agent has ended, or never begins it, holds the run no longer than its
+// rest may take; one that sends it slowly and ends it loses nothing, whatever the caller takes.
+func TestOutputWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name string
+		act  func(*fakeGuest)
+		fine bool
+	}{
+		{"silence", func(g *fakeGuest) { g.open(link.Stdout, "text"); _ = g.open(link.Stderr, "").Close() }, false},
+		{"no stream", func(g *fakeGuest) { _ = g.open(link.Stdout, "text").Close() }, false},
+		{"a flood", func(g *fakeGuest) {
+			_ = g.open(link.Stderr, "").Close()
+			st := g.open(link.Stdout, "")
+			go func() {
+				for err := error(nil); err == nil; {
+					_, err = st.Write(make([]byte, 32<<10))
+				}
+			}()
+		}, false},
+		{"an end", func(g *fakeGuest) { _ = g.open(link.Stderr, "").Close(); _ = g.open(link.Stdout, "text").Close() }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			r, _ := newRun(t, Config{})
+			box, guest := newBox(t, r)
+			box.link.rest = rest{bytes: 1 << 20, time: 100 * time.Millisecond}
+			if tt.fine {
+				box.link.rest.time = time.Hour
+			}
+			tt.act(guest)
+			if err := box.link.drain(t.Context(), false); errors.Is(err, errRest) == tt.fine || tt.fine && err != nil {
+				t.Errorf("drained with %v", err)
+			}
+			_ = box.session.Close()
+			box.link.wait()
+		})
+	}
 }
 
 // TestOutputLogs: both share one limit; what is over it is counted, and passed on all the same.

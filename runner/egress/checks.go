@@ -13,6 +13,7 @@ import (
 // checks are what a gateway refuses by beside the policy. They are functions because the escape suite leaves them out one by
 // one, to show what each is for; see [Weakened].
 type checks struct {
+	name     func(string) (policy.Host, error)               // of names that are looked up
 	address  func(policy.Verdict, netip.Addr) bool           // before it is dialled
 	host     func(*request, policy.Host, uint16) *end        // of each request
 	method   func(string) bool                               // of a request that is inspected
@@ -24,7 +25,7 @@ type checks struct {
 
 func allChecks() checks {
 	return checks{
-		address: policy.Verdict.PermitsAddress, host: (*request).checkHost, method: isPassedOn, patterns: patterns, redact: redact, echo: repeated,
+		name: parseName, address: policy.Verdict.PermitsAddress, host: (*request).checkHost, method: isPassedOn, patterns: patterns, redact: redact, echo: repeated,
 	}
 }
 

@@ -128,8 +128,9 @@ func (g *Gateway) Resolve(name, recordType string) (addr netip.Addr, allowed boo
 }
 
 func (g *Gateway) reachable(name string) policy.Verdict {
-	if _, err := parseName(name); err != nil {
+	target, err := g.checks.name(name)
+	if err != nil {
 		return policy.Verdict{Code: policy.CodeBadHost, Reason: err.Error()}
 	}
-	return g.policy.Reachable(name)
+	return g.policy.Reachable(target.String())
 }

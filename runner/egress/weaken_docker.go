@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/secret"
@@ -21,6 +22,7 @@ type Weakened struct {
 	Leaks     bool // placeholders may go anywhere
 	Scopes    bool // GitHub's repositories and refs are not looked at
 	Redaction bool // answers may repeat a credential
+	Names     bool // names end at a NUL, as they do for programs in C
 
 	// Lookup and Dial are the resolver and the network that the gateway has; nil for the real ones.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -45,6 +47,12 @@ func (w Weakened) apply(g *Gateway) {
 	}
 	if w.Leaks {
 		g.checks.patterns = func([]Credential, []*Credential) []pattern { return nil }
+	}
+	if w.Names {
+		g.checks.name = func(s string) (policy.Host, error) {
+			name, _, _ := strings.Cut(s, "\x00")
+			return parseName(name)
+		}
 	}
 	g.checks.unscoped = w.Scopes
 	if w.Redaction {

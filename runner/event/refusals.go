@@ -40,6 +40,7 @@ func name(e NameRefused) target {
 // MaxTargets are only counted. It is safe for concurrent use.
 type Refusals struct {
 	emit func(Event)
+	most int // targets that are listed of each kind
 
 	mu       sync.Mutex // guards what follows; held while emitting, so that counts never go back
 	seen     map[target]*refused
@@ -57,7 +58,7 @@ type refused struct {
 
 // NewRefusals reports to emit, which is [Recorder.Emit].
 func NewRefusals(emit func(Event)) *Refusals {
-	return &Refusals{emit: emit, seen: map[target]*refused{}}
+	return &Refusals{emit: emit, most: MaxTargets, seen: map[target]*refused{}}
 }
 
 // Connection counts a refused connection; e.Count is ignored.
@@ -109,7 +110,7 @@ func (r *Refusals) Flush() {
 func (r *Refusals) count(t target, e Event, listed *int, n uint64) bool {
 	x := r.seen[t]
 	if x == nil {
-		if *listed >= MaxTargets {
+		if *listed >= r.most {
 			return false
 		}
 		*listed++

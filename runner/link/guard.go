@@ -30,12 +30,13 @@ type guard struct {
 	have   int   // bytes of head
 	skip   int64 // bytes of payload before the next head
 	pings  int
+	most   int // of them at once
 	since  time.Time
 	unread unread
 }
 
-func newGuard(conn io.ReadWriteCloser) *guard {
-	return &guard{ReadWriteCloser: conn, since: time.Now(), unread: unread{limit: maxUnread}}
+func newGuard(conn io.ReadWriteCloser, b bounds) *guard {
+	return &guard{ReadWriteCloser: conn, most: b.pings, since: time.Now(), unread: unread{limit: b.unread}}
 }
 
 // Read implements io.Reader.
@@ -76,7 +77,7 @@ func (g *guard) frame() error {
 	case g.head[1] == muxWindow:
 		return g.unread.frame(g.stream(), flags, 0)
 	case g.head[1] == muxPing && flags&muxSYN != 0:
-		if g.pings++; g.pings > pingsAtOnce+int(time.Since(g.since)/keepAlive) {
+		if g.pings++; g.pings > g.most+int(time.Since(g.since)/keepAlive) {
 			return errFlood
 		}
 	}

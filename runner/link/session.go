@@ -78,27 +78,45 @@ const (
 
 // Session is one end of the link.
 type Session struct {
-	mux   *yamux.Session
-	guard *guard // the runner's; nil at the guest, which trusts its peer
+	mux    *yamux.Session
+	guard  *guard // the runner's; nil at the guest, which trusts its peer
+	bounds bounds
+}
+
+// bounds are what a guest may send. They are fields because the escape suite leaves them out one by one, to show what each is
+// for; see [NewWeakened].
+type bounds struct {
+	window  uint32 // bytes of one stream that nobody has read
+	unread  int64  // of all streams together
+	streams int    // open at once
+	pings   int    // at once
+}
+
+func allBounds() bounds {
+	return bounds{window: yamux.DefaultConfig().MaxStreamWindowSize, unread: maxUnread, streams: MaxStreams, pings: pingsAtOnce}
 }
 
 // NewRunner makes the runner's end over conn and owns conn from then on.
-func NewRunner(conn io.ReadWriteCloser) (*Session, error) {
-	g := newGuard(conn)
-	return wrap(g, newWriter(g), yamux.Server)
+func NewRunner(conn io.ReadWriteCloser) (*Session, error) { return newRunner(conn, allBounds()) }
+
+func newRunner(conn io.ReadWriteCloser, b bounds) (*Session, error) {
+	g := newGuard(conn, b)
+	return wrap(g, newWriter(g), b, yamux.Server)
 }
 
 // NewGuest makes the guest's end over conn and owns conn from then on.
 func NewGuest(conn io.ReadWriteCloser) (*Session, error) {
-	return wrap(nil, newWriter(conn), yamux.Client)
+	return wrap(nil, newWriter(conn), allBounds(), yamux.Client)
 }
 
-func wrap(g *guard, conn io.ReadWriteCloser, end func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Session, error) {
-	mux, err := end(conn, config())
+func wrap(g *guard, conn io.ReadWriteCloser, b bounds, end func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (*Session, error) {
+	c := config()
+	c.MaxStreamWindowSize = b.window
+	mux, err := end(conn, c)
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}
-	return &Session{mux: mux, guard: g}, nil
+	return &Session{mux: mux, guard: g, bounds: b}, nil
 }
 
 func config() *yamux.Config {
@@ -224,7 +242,7 @@ func (s *Session) Accept() (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := s.mux.NumStreams(); n > MaxStreams {
+	if n := s.mux.NumStreams(); n > s.bounds.streams {
 		return nil, errors.Join(fmt.Errorf("%w: %d streams", errFlood, n), s.Close())
 	}
 	return &Stream{st, s}, nil

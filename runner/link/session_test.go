@@ -204,7 +204,7 @@ func TestGuardPassesPayload(t *testing.T) {
 	binary.BigEndian.PutUint32(data[8:], uint32(len(payload)))
 	stream := append(data, payload...)
 	for _, size := range []int{1, 5, 12, 13, 1 << 20} {
-		g := newGuard(nil)
+		g := newGuard(nil, allBounds())
 		for rest := stream; len(rest) > 0; {
 			n := min(size, len(rest))
 			if err := g.look(rest[:n]); err != nil {

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -57,7 +59,7 @@ func run() error {
 	}
 	offence := f.Start.Argv[0]
 	if offence == "exit before the start" {
-		return g.end(0)
+		return g.endEarly()
 	}
 	// It has measured nothing.
 	if err := link.WriteFrame(g.control, link.Frame{Measured: &link.Measurement{}}); err != nil {
@@ -82,6 +84,19 @@ func run() error {
 	return g.end(0)
 }
 
+// endEarly reports it twice, for a runner that takes the first for a measurement.
+func (g *guest) endEarly() error {
+	if err := g.frame(success); err != nil {
+		return err
+	}
+	for _, p := range []link.Purpose{link.Stdout, link.Stderr} {
+		if st, err := g.session.Open(link.Header{Purpose: p}); err == nil {
+			_ = st.Close()
+		}
+	}
+	return g.end(0)
+}
+
 // end reports the end of an agent that there never was.
 func (g *guest) end(code int) error {
 	err := link.WriteFrame(g.control, link.Frame{Exit: &link.Exit{Code: code, OOMKills: -1, PeakMemory: -1, CPUMicros: -1, PeakPIDs: -1}})
@@ -98,21 +113,28 @@ func (g *guest) commit(offence string) error {
 	case "floods":
 		return g.floods()
 	case "a huge frame":
-		_, err := g.control.Write(binary.BigEndian.AppendUint32(nil, 1<<30))
-		return err
+		return g.frame(success + strings.Repeat(" ", link.MaxFrame))
 	case "nonsense":
 		return g.frame(`{"exit":{"code":0},"allowed":true}`)
 	case "two messages in one frame":
 		return g.frame(`{"exit":{"code":0},"started":{"pid":1}}`)
+	case "a status that a byte cuts to success":
+		return g.frame(`{"exit":{"code":256}}`)
 	case "a message beyond its window":
-		// yamux: data for the control stream, of four gigabytes.
-		_, err := os.Stdout.Write([]byte{0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff})
-		return err
+		return g.overrun()
 	case "more streams than there may be":
 		return g.hoard()
+	case "pings without end":
+		_, err := os.Stdout.Write(bytes.Repeat([]byte{0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7}, 1000))
+		return err
+	case "data that nobody reads":
+		return g.pile()
 	}
 	return fmt.Errorf("no offence %q", offence)
 }
+
+// success is the end of an agent that did well.
+const success = `{"exit":{"code":0}}`
 
 // frame sends text as a message, whatever it is.
 func (g *guest) frame(text string) error {
@@ -178,6 +200,9 @@ func (g *guest) network() error {
 		if err := g.say(name, a, err); err != nil {
 			return err
 		}
+		if a.Allowed && try.more != "" {
+			_, _ = io.ReadFull(st, make([]byte, 1)) // so that what was sent has arrived
+		}
 		_ = st.Close()
 	}
 	for _, name := range []string{"denied.example", "c.plain.example\x00.denied.example", "DENIED.example."} {
@@ -202,7 +227,7 @@ func (g *guest) network() error {
 }
 
 const (
-	floodOfNames       = 10_000
+	floodOfNames       = 4_000
 	floodOfConnections = 500
 	floodAtOnce        = 250
 )
@@ -251,11 +276,42 @@ func (g *guest) count(n int, ask func(int) (link.Answer, error)) (int64, error) 
 
 // hoard opens streams and ends none.
 func (g *guest) hoard() error {
-	for i := range 2 * link.MaxStreams {
+	for i := range link.MaxStreams + 500 { // more than the multiplexer has under way
 		addr := netip.AddrFrom4([4]byte{9, 1, byte(i >> 8), byte(i)})
 		if _, err := g.session.Open(link.Header{Purpose: link.Connect, Addr: netip.AddrPortFrom(addr, 443)}); err != nil {
 			return err
 		}
 	}
-	return errors.New("nobody minds")
+	return nil
+}
+
+// overrun sends a frame of the multiplexer's that is four times as long as it may be, on a stream that the runner reads nothing of.
+func (g *guest) overrun() error {
+	st, err := g.session.Open(link.Header{Purpose: link.Stdin})
+	if err != nil {
+		return err
+	}
+	// The runner takes streams in their order: when it answers on the next, it has taken this one.
+	if _, _, err := g.ask(link.Header{Purpose: link.Resolve, Name: "c.plain.example", Type: "A"}, ""); err != nil {
+		return err
+	}
+	const length = 1 << 20
+	head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(make([]byte, 4), st.StreamID()), length)
+	_, err = os.Stdout.Write(append(head, make([]byte, length)...))
+	return err
+}
+
+// pile sends 20 MiB on streams that the runner has no use for.
+func (g *guest) pile() error {
+	piece := make([]byte, 200<<10)
+	for range 100 {
+		st, err := g.session.Open(link.Header{Purpose: "nothing"})
+		if err != nil {
+			return err
+		}
+		if _, err := st.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
 }
