@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,11 +96,23 @@ func TestAgentCanNotCommandTheRunner(t *testing.T) {
 }
 
 func TestAgentOutputIsShowable(t *testing.T) {
-	var b bytes.Buffer
-	fmt.Fprint(NewLog(&b).Agent(), "a\x1b[31mred\x1b[0m\x1b[2J\x1b]0;title\x07b\rc\u009bd\n")
-	want := "a\x1b[31mred\x1b[0m\\x1b[2J\\x1b]0;title\\x07b\\x0dc\\u009bd\n"
-	if _, got, _ := strings.Cut(b.String(), "\n"); got != want {
-		t.Errorf("shown as %q, want %q", got, want)
+	const text = "a\x1b[31mred\x1b[0m\x1b[2J\x1b]0;title\x07b\rc\u009bd\r\n\x1b[1;"
+	const want = "a\x1b[31mred\x1b[0m\\x1b[2J\\x1b]0;title\\x07b\\x0dc\\u009bd\n\\x1b[1;\n"
+	// However it comes: an agent chooses what it writes at one time.
+	for size := 1; size <= len(text); size++ {
+		var b bytes.Buffer
+		l := NewLog(&b)
+		for piece := range slices.Chunk([]byte(text), size) {
+			if n, err := l.Agent().Write(piece); n != len(piece) || err != nil {
+				t.Fatalf("%d of %d written, %v", n, len(piece), err)
+			}
+		}
+		token := l.token
+		l.Resume()
+		_, got, _ := strings.Cut(b.String(), "\n")
+		if got = strings.TrimSuffix(got, "::"+token+"::\n"); got != want {
+			t.Errorf("in pieces of %d shown as %q, want %q", size, got, want)
+		}
 	}
 }
 

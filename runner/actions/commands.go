@@ -22,6 +22,7 @@ type Log struct {
 	w       io.Writer
 	token   string // the agent is speaking, until this word; empty: it isn't
 	midLine bool   // its last line has no end yet
+	held    []byte // of what it wrote: the next bytes tell what that is
 	group   bool   // one of ours is open
 	err     error
 }
@@ -57,6 +58,8 @@ func (l *Log) resume() {
 	if l.token == "" {
 		return
 	}
+	l.show(l.held)
+	l.held = nil
 	end := "::" + l.token + "::\n"
 	if l.midLine {
 		end = "\n" + end
@@ -191,53 +194,18 @@ func (w *agentWriter) Write(b []byte) (int, error) {
 		l.token = rand.Text()
 		l.write([]byte("::stop-commands::" + l.token + "\n"))
 	}
-	l.write(showable(b))
-	l.midLine = b[len(b)-1] != '\n'
+	all := append(l.held, b...)
+	n := len(all) - unfinished(all)
+	l.show(all[:n])
+	l.held = bytes.Clone(all[n:])
 	return len(b), nil
 }
 
-// showable makes the control characters visible that a log has no use for, among them those that begin escape codes other than for
-// colours, and go back in a line to write over it.
-func showable(b []byte) []byte {
-	if bytes.IndexFunc(b, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 }) < 0 {
-		return b
+// show writes what the agent has written.
+func (l *Log) show(b []byte) {
+	if len(b) == 0 {
+		return
 	}
-	var out bytes.Buffer
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case c == 0xc2 && i+1 < len(b) && b[i+1] >= 0x80 && b[i+1] < 0xa0: // U+0080 to U+009F: controls too
-			fmt.Fprintf(&out, `\u%04x`, b[i+1])
-			i++
-		case c == '\n' || c == '\t' || c >= ' ' && c != 0x7f:
-			out.WriteByte(c)
-		case c == '\r' && i+1 < len(b) && b[i+1] == '\n': // an end of line
-		case c == 0x1b:
-			n := colour(b[i:])
-			if n == 0 {
-				out.WriteString(`\x1b`)
-				continue
-			}
-			out.Write(b[i : i+n])
-			i += n - 1
-		default:
-			fmt.Fprintf(&out, `\x%02x`, c)
-		}
-	}
-	return out.Bytes()
-}
-
-// colour is the length of the escape sequence for colours that b begins with; 0 if it is none (ECMA-48, SGR).
-func colour(b []byte) int {
-	if len(b) < 3 || b[1] != '[' {
-		return 0
-	}
-	for i := 2; i < len(b) && i < 32; i++ {
-		switch c := b[i]; {
-		case c == 'm':
-			return i + 1
-		case c != ';' && (c < '0' || c > '9'):
-			return 0
-		}
-	}
-	return 0
+	l.write(showable(b))
+	l.midLine = b[len(b)-1] != '\n'
 }
