@@ -170,7 +170,7 @@ func (s *step) config(ctx context.Context) (runner.Config, error) {
 	}
 	f := runFlags{
 		workspace: project, image: s.in.Image, agent: s.in.Agent, timeout: s.in.Timeout,
-		command: s.in.Command != "", locked: s.in.Image == "",
+		command: s.in.Command != "", task: s.in.Command == "", locked: s.in.Image == "",
 	}
 	if f.policy, f.ceiling, err = s.rules(ctx, project); err != nil {
 		return runner.Config{}, err
@@ -226,7 +226,7 @@ func (s *step) project() (project, dir string, err error) {
 		here = s.job.Workspace
 	}
 	if st, err := os.Stat(here); err != nil || !st.IsDir() {
-		return "", "", fmt.Errorf("there is no directory %s\nhint: check the repository out first, with actions/checkout", here)
+		return "", "", fmt.Errorf("there is no directory %s\nhint: check the repository out first, with actions/checkout; working-directory is below that", here)
 	}
 	project = here
 	for at := here; ; at = filepath.Dir(at) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"golang.org/x/term"
 
@@ -36,7 +37,7 @@ func (a *app) dir(variable string, fallback ...string) (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("neither %s nor a home directory is set: %w", variable, err)
+		return "", fmt.Errorf("neither %s nor a home directory is set: %w\nhint: set HOME; or XDG_STATE_HOME and XDG_CACHE_HOME, to directories of yours", variable, err)
 	}
 	return filepath.Join(append(append([]string{home}, fallback...), "agent-sandbox")...), nil
 }
@@ -58,19 +59,19 @@ func (a *app) engineConfig() (engine.Config, error) {
 	}
 	cfg := engine.Config{CacheDir: cache}
 	if a.env("DOCKER_HOST") == "" {
-		cfg.Host = a.contextHost()
+		cfg.Host, err = a.contextHost()
 	}
-	return cfg, nil
+	return cfg, err
 }
 
 // contextHost is the address of docker's current context, empty for the default one. Docker keeps a context's
 // description under the SHA-256 of its name.
-func (a *app) contextHost() string {
+func (a *app) contextHost() (string, error) {
 	dir := a.env("DOCKER_CONFIG")
 	if dir == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return ""
+			return "", nil //nolint:nilerr // no home, no contexts
 		}
 		dir = filepath.Join(home, ".docker")
 	}
@@ -83,7 +84,7 @@ func (a *app) contextHost() string {
 		name = config.CurrentContext
 	}
 	if name == "" || name == "default" {
-		return ""
+		return "", nil
 	}
 	sum := sha256.Sum256([]byte(name))
 	var meta struct {
@@ -92,7 +93,10 @@ func (a *app) contextHost() string {
 		} `json:"Endpoints"`
 	}
 	_ = readJSON(filepath.Join(dir, "contexts", "meta", hex.EncodeToString(sum[:]), "meta.json"), &meta)
-	return meta.Endpoints["docker"].Host
+	if host := meta.Endpoints["docker"].Host; host != "" {
+		return host, nil
+	}
+	return "", fmt.Errorf("docker's context %q is not there, or names no engine\nhint: `docker context ls` lists them; DOCKER_CONTEXT=default is this machine's own", name)
 }
 
 func readJSON(name string, v any) error {
@@ -151,7 +155,7 @@ func (a *app) policy(file, project string) (*policy.Policy, error) {
 	if file == "" {
 		file = filepath.Join(project, policyFile)
 		if !exists(file) {
-			return policy.Default(), nil
+			return policy.Default(), misnamed(project)
 		}
 	}
 	src, err := readLimited(file, policy.MaxSize)
@@ -162,6 +166,15 @@ func (a *app) policy(file, project string) (*policy.Policy, error) {
 		return nil, err
 	}
 	return policy.Load(displayPath(file), src)
+}
+
+// misnamed refuses a policy under a name that nobody reads: whoever wrote it believes that it holds.
+func misnamed(project string) error {
+	wrong := strings.TrimSuffix(policyFile, ".yaml") + ".yml"
+	if !exists(filepath.Join(project, wrong)) {
+		return nil
+	}
+	return usage("%s is not read: the policy's name is %s\nhint: mv %[1]s %[2]s", displayPath(filepath.Join(project, wrong)), displayPath(filepath.Join(project, policyFile)))
 }
 
 // displayPath is relative to the current directory if that is shorter.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -123,10 +121,14 @@ func (x *examination) checkEngine(ctx context.Context) {
 	}
 	if err != nil {
 		mend := "start Docker, or set DOCKER_HOST or the docker context to an engine that runs"
-		if socket := engine.SocketPath(x.app.engineHost(cfg)); socket != "" && forbidden(ctx, socket) {
-			mend = "your user may not use " + socket + ": add it to the group that the socket belongs to, and log in again"
+		if errors.Is(err, engine.ErrForbidden) {
+			mend = forbiddenMend
 		}
-		x.add("engine", statusFailed, mend, "%v", err)
+		text, hint, hinted := strings.Cut(err.Error(), "\nhint: ")
+		if hinted {
+			mend = hint
+		}
+		x.add("engine", statusFailed, mend, "%s", text)
 		return
 	}
 	f := x.engine.Facts()
@@ -139,24 +141,6 @@ func (x *examination) checkEngine(ctx context.Context) {
 	// Other engines that speak the API, such as Podman, count their versions in their own way.
 	good := atLeast(f.API, oldestAPI) && (!strings.HasPrefix(f.Version, "20.10.") || atLeast(f.Version, oldestEngine))
 	x.require("engine", good, detail, detail+": it is too old", "use Docker "+oldestEngine+" or newer")
-}
-
-// engineHost is the address that the engine's client will use.
-func (a *app) engineHost(cfg engine.Config) string {
-	for _, host := range []string{cfg.Host, a.env("DOCKER_HOST")} {
-		if host != "" {
-			return host
-		}
-	}
-	return "unix:///var/run/docker.sock"
-}
-
-func forbidden(ctx context.Context, socket string) bool {
-	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", socket)
-	if err == nil {
-		conn.Close()
-	}
-	return errors.Is(err, os.ErrPermission)
 }
 
 // atLeast compares versions such as "1.41" and "20.10.24+dfsg1". What can't be read is not old.

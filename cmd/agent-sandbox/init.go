@@ -25,6 +25,23 @@ type initFlags struct {
 	rotation                         bool
 }
 
+// initTable is the files that init writes.
+func initTable() string {
+	var b strings.Builder
+	for _, row := range [][2]string{
+		{scaffold.PolicyFile, "what an agent sees, reaches and may use"},
+		{scaffold.DockerfileFile, "the image, where the usual one lacks the project's tools"},
+		{image.LockFile, "which image that is, by digest (builds it)"},
+		{scaffold.WorkflowFile, "runs it on GitHub, or locally with act"},
+		{scaffold.TrustFile, "what a workflow can get from the token broker"},
+		{scaffold.RotationFile, "opens an issue when a credential is overdue: with"},
+		{"", `--rotation, or if the policy has "rotate:"`},
+	} {
+		fmt.Fprintf(&b, "  %-48s %s\n", row[0], row[1])
+	}
+	return b.String()
+}
+
 func (a *app) initCommand() *cobra.Command {
 	var f initFlags
 	c := &cobra.Command{
@@ -32,14 +49,7 @@ func (a *app) initCommand() *cobra.Command {
 		Short: "Write the files that a project needs: policy, image, lock, workflow",
 		Long: `init looks at the project (languages, package managers, devcontainer, remote) and writes what it needs:
 
-  ` + scaffold.PolicyFile + `                           what an agent sees, reaches and may use
-  ` + scaffold.DockerfileFile + `                      the image, where the usual one lacks the project's tools
-  ` + image.LockFile + `                           which image that is, by digest (builds it)
-  ` + scaffold.WorkflowFile + `           runs it on GitHub, or locally with act
-  ` + scaffold.TrustFile + ` what a workflow can get from the token broker
-  ` + scaffold.RotationFile + `         opens an issue when a credential is overdue: with --rotation,
-                                                 or if the policy has "rotate:"
-
+` + initTable() + `
 Each file is shown before it is written, and asked about; --yes writes all. What is there already stays, unless
 --force is given, so that init can be called again at any time.`,
 		Example: `  agent-sandbox init --agent claude
@@ -48,7 +58,7 @@ Each file is shown before it is written, and asked about; --yes writes all. What
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.initProject(cmd.Context(), f) },
 	}
 	flags := c.Flags()
-	flags.StringVar(&f.agent, "agent", "", "agent that works on the project; see `agents`")
+	flags.StringVar(&f.agent, "agent", "", "agent that works on the project: a `NAME` that \"agent-sandbox agents\" lists")
 	flags.StringVar(&f.image, "image", defaultImage, "image to work in, or to build on")
 	flags.StringVar(&f.workspace, "workspace", "", "project directory, instead of the one around the current directory")
 	flags.BoolVar(&f.ciOnly, "ci-only", false, "only the workflows and the trust policy")

@@ -58,7 +58,7 @@ Exit status: 0 if all that was asked holds, 1 if anything fails, 2 for wrong usa
 	flags.BoolVar(&f.requireLog, "require-tlog", false, "the signature has to be in a transparency log that the trusted root names")
 	flags.StringArrayVar(&f.artifacts, "artifact", nil, "file that has to be a subject of the manifest, such as a patch; repeatable")
 	flags.StringArrayVar(&f.trees, "tree", nil, "git tree that has to be a subject, such as that of a commit: $(git rev-parse REV^{tree}); repeatable")
-	flags.StringArrayVar(&f.policies, "policy-digest", nil, "digest of an acceptable policy (`policy check` prints it); repeatable")
+	flags.StringArrayVar(&f.policies, "policy-digest", nil, "`DIGEST` of an acceptable policy (\"policy check\" prints it); repeatable")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	c.MarkFlagsMutuallyExclusive("key", "identity")
 	c.MarkFlagsMutuallyExclusive("key", "repository-id")

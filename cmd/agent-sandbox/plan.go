@@ -55,7 +55,7 @@ func printPlan(out io.Writer, p *runner.Plan) error {
 		names = append(names, v.Name)
 	}
 	row("environment", "%s", strings.Join(names, " "))
-	row("policy", "%s (sha256 %s)", policyName(p.Policy.Path), p.Policy.Digest)
+	row("policy", "%s (%s)", policyName(p.Policy.Path), p.Policy.Digest)
 	for _, l := range p.Lowered {
 		row("lowered", "%s: %s", l.What, l.Why)
 	}

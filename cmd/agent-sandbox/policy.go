@@ -59,6 +59,9 @@ func (a *app) checkPolicies(files []string, asJSON bool) error {
 		}
 		file := filepath.Join(project, policyFile)
 		if !exists(file) {
+			if err := misnamed(project); err != nil {
+				return err
+			}
 			fmt.Fprintf(a.stderr, "agent-sandbox: %s has no %s: the default policy holds\n", printableLine(project), policyFile)
 			return nil
 		}

@@ -74,6 +74,9 @@ func exitCode(stderr io.Writer, err error) int {
 	return code
 }
 
+// forbiddenMend is what helps with engine.ErrForbidden.
+const forbiddenMend = "add your user to the group that the socket belongs to (`sudo usermod -aG docker $USER`), and log in again"
+
 // withHint adds what to do about a failure whose message does not say so itself: packages know what went wrong, and
 // the commands what mends it.
 func withHint(msg string, err error) string {
@@ -82,6 +85,8 @@ func withHint(msg string, err error) string {
 	case strings.Contains(msg, "hint: "):
 	case errors.Is(err, engine.ErrUnavailable):
 		hint = "start Docker, or set DOCKER_HOST to an engine that runs; `agent-sandbox doctor` tells more"
+	case errors.Is(err, engine.ErrForbidden):
+		hint = forbiddenMend
 	case errors.Is(err, engine.ErrNoImage):
 		hint = "build or pull it first, or name another one with --image; `agent-sandbox doctor` tells more"
 	case errors.Is(err, runs.ErrRunning):
@@ -168,7 +173,11 @@ func wrapArgs(c *cobra.Command) {
 			err = cmd.ValidateFlagGroups()
 		}
 		if err != nil {
-			return usage("%w\nhint: `%s --help`", err, cmd.CommandPath())
+			hint := fmt.Sprintf("`%s --help`", cmd.CommandPath())
+			if !cmd.HasSubCommands() {
+				hint = fmt.Sprintf("it is %s; %s tells more", cmd.UseLine(), hint)
+			}
+			return usage("%w\nhint: %s", err, hint)
 		}
 		return nil
 	}

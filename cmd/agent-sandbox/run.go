@@ -31,6 +31,7 @@ type runFlags struct {
 	tty, dryRun, json, locked       bool
 	verbose                         bool
 	command                         bool // the arguments are a command, whatever agent the policy names
+	task                            bool // they are a task, whatever it looks like
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -65,7 +66,7 @@ not found; 2 for wrong usage or an invalid policy.`,
 		},
 	}
 	f.register(c)
-	c.Flags().StringVar(&f.agent, "agent", "", "agent to do the task, instead of the policy's; see `agents`")
+	c.Flags().StringVar(&f.agent, "agent", "", "agent to do the task, instead of the policy's: a `NAME` that \"agent-sandbox agents\" lists")
 	_ = c.RegisterFlagCompletionFunc("agent", cobra.FixedCompletions(policy.Agents(), cobra.ShellCompDirectiveNoFileComp))
 	c.Flags().BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 	c.Flags().SetInterspersed(false)

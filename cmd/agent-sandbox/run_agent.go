@@ -33,6 +33,9 @@ func (a *app) startOf(f runFlags, p *policy.Policy, args []string) (start, error
 		return a.startAgent(f, p, name, args)
 	case len(args) == 0:
 		return start{}, usage("no command\nhint: agent-sandbox run -- COMMAND [ARG...], or run --agent NAME TASK; `agent-sandbox agents` lists them")
+	case f.task, !f.command && len(args) == 1 && strings.ContainsAny(args[0], " \t\n"):
+		return start{}, usage("a task takes an agent, and neither --agent nor the policy names one\n" +
+			"hint: --agent NAME (in a workflow the input agent), or `agent:` in the policy; `agent-sandbox agents` lists them. A command and its arguments are words of their own: run -- COMMAND [ARG...]")
 	}
 	return start{argv: args, input: a.stdin, policy: p}, nil
 }

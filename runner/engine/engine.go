@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
@@ -23,6 +25,9 @@ const Label = "agent-sandbox"
 
 // ErrUnavailable tells that no engine answers.
 var ErrUnavailable = errors.New("no container engine answers")
+
+// ErrForbidden tells that there is an engine, and that its socket is not for this user.
+var ErrForbidden = errors.New("your user may not use the container engine's socket")
 
 // Config says which engine to use.
 type Config struct {
@@ -72,7 +77,7 @@ type Facts struct {
 	CPULimit    bool `json:"cpu_limit"`
 }
 
-// Connect opens a connection and learns the engine's facts. The error wraps ErrUnavailable if nothing answers.
+// Connect opens a connection and learns the engine's facts. The error wraps ErrUnavailable if nothing answers, and ErrForbidden if it may not ask.
 func Connect(ctx context.Context, cfg Config) (*Engine, error) {
 	e, err := open(cfg)
 	if err != nil {
@@ -153,7 +158,11 @@ func open(cfg Config) (*Engine, error) {
 	}
 	api, err := client.NewClientWithOpts(opts...)
 	if err != nil {
-		return nil, fmt.Errorf("container engine: %w", err)
+		return nil, fmt.Errorf("container engine: %w\nhint: DOCKER_HOST is such as unix:///var/run/docker.sock or tcp://HOST:2376; without it the default holds", err)
+	}
+	if strings.HasPrefix(api.DaemonHost(), "ssh://") {
+		return nil, errors.Join(fmt.Errorf("container engine: %s: engines are not reached by ssh from here\n"+
+			"hint: forward its socket, `ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock HOST`, and set DOCKER_HOST=unix:///tmp/engine.sock", api.DaemonHost()), api.Close())
 	}
 	return &Engine{api: api, cache: cfg.CacheDir}, nil
 }
@@ -162,12 +171,24 @@ func open(cfg Config) (*Engine, error) {
 func (e *Engine) ask(ctx context.Context) (Facts, error) {
 	info, err := e.api.Info(ctx)
 	if client.IsErrConnectionFailed(err) {
+		if socket := SocketPath(e.Host()); socket != "" && forbidden(ctx, socket) {
+			return Facts{}, fmt.Errorf("%w %s", ErrForbidden, socket)
+		}
 		return Facts{}, fmt.Errorf("%w at %s", ErrUnavailable, e.Host())
 	}
 	if err != nil {
 		return Facts{}, fmt.Errorf("container engine at %s: %w", e.Host(), err)
 	}
 	return factsOf(info, e.api), nil
+}
+
+// forbidden tells whether a socket is there and not for us.
+func forbidden(ctx context.Context, socket string) bool {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", socket)
+	if err == nil {
+		conn.Close()
+	}
+	return errors.Is(err, os.ErrPermission)
 }
 
 func factsOf(info system.Info, api *client.Client) Facts {
