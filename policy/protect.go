@@ -2,7 +2,6 @@ package policy
 
 import (
 	"strings"
-	"sync"
 )
 
 // Protector tells which changed paths need care. It sees through the spellings under which a Mac or a Windows machine finds the
@@ -24,13 +23,6 @@ type protection struct {
 	tier    Tier
 	reason  string
 }
-
-// Protected is the tier of a path by the defaults alone, and the reason for it. The path is relative to the
-// project and slash-separated; it may hold any bytes.
-func Protected(path string) (Tier, string) { return defaultProtector().Tier(path) }
-
-//nolint:gochecknoglobals // built once from constant data, never changed
-var defaultProtector = sync.OnceValue(func() *Protector { return newProtector(defaultProtections()) })
 
 // Protector matches the default protected paths and those of the workspace. The stronger tier wins.
 func (w Workspace) Protector() *Protector {

@@ -29,14 +29,15 @@ func TestProtected(t *testing.T) {
 			"tools/bazel2", "src/tools/bazel",
 		},
 	}
+	protected := byDefault()
 	for want, paths := range tests {
 		for _, path := range paths {
-			tier, reason := Protected(path)
+			tier, reason := protected(path)
 			if tier != want {
-				t.Errorf("Protected(%q) = %q (%s), want %q", path, tier, reason, want)
+				t.Errorf("Tier(%q) = %q (%s), want %q", path, tier, reason, want)
 			}
 			if (reason == "") != (tier == TierNone) {
-				t.Errorf("Protected(%q) = %q with the reason %q", path, tier, reason)
+				t.Errorf("Tier(%q) = %q with the reason %q", path, tier, reason)
 			}
 		}
 	}
@@ -44,6 +45,7 @@ func TestProtected(t *testing.T) {
 
 // TestProtectedSpellings are other names of the same files on macOS and Windows.
 func TestProtectedSpellings(t *testing.T) {
+	protected := byDefault()
 	for path, want := range map[string]Tier{
 		".GIT/hooks/x":                     TierReject,
 		".Git/config":                      TierReject,
@@ -91,8 +93,8 @@ func TestProtectedSpellings(t *testing.T) {
 		".git\xff/config":                  TierNone,
 		strings.Repeat("a/", 500) + "x.go": TierNone,
 	} {
-		if tier, reason := Protected(path); tier != want {
-			t.Errorf("Protected(%q) = %q (%s), want %q", path, tier, reason, want)
+		if tier, reason := protected(path); tier != want {
+			t.Errorf("Tier(%q) = %q (%s), want %q", path, tier, reason, want)
 		}
 	}
 }
@@ -122,8 +124,9 @@ func FuzzProtected(f *testing.F) {
 	for _, s := range []string{"", "\u200c", ".", " ", ":x", "::$DATA", "~1", "\\", "\xff"} {
 		f.Add("sub", s, 3)
 	}
+	protected := byDefault()
 	f.Fuzz(func(t *testing.T, dir, junk string, at int) {
-		Protected(dir + junk)
+		protected(dir + junk)
 		if strings.ContainsAny(dir, "/\\") || dir == "" {
 			return
 		}
@@ -136,8 +139,8 @@ func FuzzProtected(f *testing.F) {
 			hidden := first[:at] + "\u200d" + first[at:]
 			for _, variant := range []string{spelled, hidden, first + ":" + strings.ReplaceAll(strings.ReplaceAll(junk, "/", ""), "\\", "")} {
 				path := strings.TrimSuffix(dir+"/"+variant+"/"+rest, "/")
-				if tier, _ := Protected(path); tier != TierReject {
-					t.Errorf("Protected(%q) = %q", path, tier)
+				if tier, _ := protected(path); tier != TierReject {
+					t.Errorf("Tier(%q) = %q", path, tier)
 				}
 			}
 		}
@@ -145,7 +148,11 @@ func FuzzProtected(f *testing.F) {
 }
 
 func BenchmarkProtected(b *testing.B) {
+	protected := byDefault()
 	for b.Loop() {
-		Protected("services/module/src/main/file.go")
+		protected("services/module/src/main/file.go")
 	}
 }
+
+// byDefault is what a policy protects that says nothing of it.
+func byDefault() func(string) (Tier, string) { return Workspace{}.Protector().Tier }

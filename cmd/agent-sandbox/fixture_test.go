@@ -130,7 +130,7 @@ func (f fixture) changes(start time.Time) (sum event.ChangesExtracted, protected
 		}
 	}
 	cs.Sort()
-	if err := (workspace.Gate{Protected: policy.Protected, Project: f.project}).Classify(cs); err != nil {
+	if err := (workspace.Gate{Protected: policy.Workspace{}.Protector().Tier, Project: f.project}).Classify(cs); err != nil {
 		return sum, nil, err
 	}
 	root, err := os.OpenRoot(f.project)

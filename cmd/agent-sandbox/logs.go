@@ -172,8 +172,11 @@ func (a *app) printEvents(w io.Writer, r *runs.Run) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("%s: %w", r.Path(runs.EventsFile), err)
-	case s.Log != nil && head != s.Log.Head:
-		return fmt.Errorf("%s: the log is not the one that the run ended with: it has %d lines instead of %d, or others", r.Path(runs.EventsFile), head.Count, s.Log.Head.Count)
+	case s.Log == nil:
+		return nil
+	}
+	if err := head.Compare(s.Log.Head); err != nil {
+		return fmt.Errorf("%s: the log is not the one that the run ended with: %w", r.Path(runs.EventsFile), err)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ const (
 	exitFailure = 125
 )
 
-// exitError carries an exit status. Its message may be empty: then everything has been said.
+// statusError carries an exit status. Its message may be empty: then everything has been said.
 type statusError struct {
 	code int
 	err  error

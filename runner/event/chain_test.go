@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 )
 
@@ -25,6 +24,20 @@ func writeLog(tb testing.TB) ([]byte, Head) {
 	return f.data, head
 }
 
+// readAll is the head of the good part of a log.
+func readAll(log []byte, run string) (Head, error) {
+	return ReadChain(bytes.NewReader(log), run, func(Envelope) error { return nil })
+}
+
+// verify holds a log against the head that was kept.
+func verify(log []byte, kept Head) error {
+	head, err := readAll(log, testRun)
+	if err != nil {
+		return err
+	}
+	return head.Compare(kept)
+}
+
 func problem(err error) Problem {
 	if e, ok := errors.AsType[*ChainError](err); ok {
 		return e.Problem
@@ -34,19 +47,19 @@ func problem(err error) Problem {
 
 func TestVerifyGoodLog(t *testing.T) {
 	log, want := writeLog(t)
-	head, n, err := VerifyChain(bytes.NewReader(log), testRun)
-	if err != nil || head != want.Hash || n != want.Count || n != uint64(len(everyEvent())) {
-		t.Errorf("VerifyChain = %s, %d, %v; want %+v", head, n, err, want)
+	head, err := readAll(log, testRun)
+	if err != nil || head != want || head.Count != uint64(len(everyEvent())) {
+		t.Errorf("ReadChain = %+v, %v; want %+v", head, err, want)
 	}
-	if err := VerifyHead(bytes.NewReader(log), testRun, want); err != nil {
+	if err := head.Compare(want); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestVerifyEmptyLog(t *testing.T) {
-	head, n, err := VerifyChain(strings.NewReader(""), testRun)
-	if err != nil || n != 0 || head != Genesis(testRun).Hash {
-		t.Errorf("VerifyChain = %s, %d, %v", head, n, err)
+	head, err := readAll(nil, testRun)
+	if err != nil || head.Count != 0 || head != Genesis(testRun) {
+		t.Errorf("ReadChain = %+v, %v", head, err)
 	}
 	if Genesis("a") == Genesis("b") {
 		t.Error("two runs start with the same hash")
@@ -105,7 +118,7 @@ func TestVerifyFindsTampering(t *testing.T) {
 		{"zeros after a crash", append(join(lines[:3]), make([]byte, 4096)...), Torn},
 		{"giant line", append(join(lines[:3]), bytes.Repeat([]byte("x"), 1<<20)...), TooLarge},
 	} {
-		err := VerifyHead(bytes.NewReader(tt.log), testRun, head)
+		err := verify(tt.log, head)
 		if got := problem(err); got != tt.want {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
@@ -122,7 +135,7 @@ func bytesConcat(parts ...[][]byte) [][]byte {
 
 func TestVerifyOtherRun(t *testing.T) {
 	log, _ := writeLog(t)
-	_, _, err := VerifyChain(bytes.NewReader(log), "20261123-152240-zzzzzz")
+	_, err := readAll(log, "20261123-152240-zzzzzz")
 	if got := problem(err); got != OtherRun {
 		t.Errorf("%v, want %q", err, OtherRun)
 	}
@@ -138,7 +151,7 @@ func TestVerifyLongerLog(t *testing.T) {
 		}
 		heads = append(heads, c.Head())
 	}
-	err := VerifyHead(bytes.NewReader(f.data), testRun, heads[4])
+	err := verify(f.data, heads[4])
 	if got := problem(err); got != Longer {
 		t.Errorf("%v, want %q", err, Longer)
 	}
@@ -151,7 +164,7 @@ func TestVerifyLogCutAnywhere(t *testing.T) {
 		if nearEnd := bytes.IndexByte(log[cut:], '\n'); nearEnd > 2 && cut > 300 && cut%41 != 0 {
 			continue // within a line one place is like another
 		}
-		err := VerifyHead(bytes.NewReader(log[:cut]), testRun, head)
+		err := verify(log[:cut], head)
 		want := Torn
 		if cut == 0 || log[cut-1] == '\n' {
 			want = Truncated
@@ -159,9 +172,9 @@ func TestVerifyLogCutAnywhere(t *testing.T) {
 		if got := problem(err); got != want {
 			t.Fatalf("cut at %d: %v, want %q", cut, err, want)
 		}
-		_, n, _ := VerifyChain(bytes.NewReader(log[:cut]), testRun)
-		if whole := bytes.Count(log[:cut], []byte("\n")); n != uint64(whole) {
-			t.Fatalf("cut at %d: %d good lines, want %d", cut, n, whole)
+		good, _ := readAll(log[:cut], testRun)
+		if whole := bytes.Count(log[:cut], []byte("\n")); good.Count != uint64(whole) {
+			t.Fatalf("cut at %d: %d good lines, want %d", cut, good.Count, whole)
 		}
 	}
 }
@@ -190,9 +203,9 @@ func TestVerifyForgedLine(t *testing.T) {
 		"no time":          `{"data":{},"kind":"warning","prev":"%s","run":"%s","seq":1,"time":"yesterday"}`,
 	} {
 		log := fmt.Sprintf(line, Genesis(testRun).Hash, testRun) + "\n"
-		_, n, err := VerifyChain(strings.NewReader(log), testRun)
-		if good := name == "good"; good != (err == nil) || good != (n == 1) {
-			t.Errorf("%s: %d lines, %v", name, n, err)
+		head, err := readAll([]byte(log), testRun)
+		if good := name == "good"; good != (err == nil) || good != (head.Count == 1) {
+			t.Errorf("%s: %d lines, %v", name, head.Count, err)
 		}
 	}
 }
@@ -212,7 +225,7 @@ func TestChainOnFullDisk(t *testing.T) {
 		if !errors.Is(err, errFull) {
 			t.Fatalf("room %d: error %v", room, err)
 		}
-		if err := VerifyHead(bytes.NewReader(f.data), testRun, c.Head()); err != nil {
+		if err := verify(f.data, c.Head()); err != nil {
 			t.Fatalf("room %d: %v", room, err)
 		}
 		if err := c.Close(); err != nil || !f.closed || !errors.Is(c.Err(), errFull) {
@@ -268,7 +281,7 @@ func forge(data []byte) []byte {
 }
 
 // Claim: only canonical lines that carry each other's hash are accepted.
-func FuzzVerifyChain(f *testing.F) {
+func FuzzReadChain(f *testing.F) {
 	const line = `{"data":{"message":"m"},"kind":"warning","prev":"@","run":"` + testRun + `","seq":%d,"time":"2026-01-01T00:00:00Z"}` + "\n"
 	f.Add([]byte(fmt.Sprintf(line+line, 1, 2)))
 	f.Add([]byte(fmt.Sprintf(line, 2)))
@@ -307,7 +320,7 @@ func FuzzTamper(f *testing.F) {
 		at = min(max(at, 0), len(log))
 		remove = min(max(remove, 0), len(log)-at)
 		changed := bytes.Join([][]byte{log[:at], insert, log[at+remove:]}, nil)
-		err := VerifyHead(bytes.NewReader(changed), testRun, head)
+		err := verify(changed, head)
 		if same := bytes.Equal(changed, log); same != (err == nil) {
 			t.Fatalf("replaced %q by %q: %v", log[at:at+remove], insert, err)
 		}

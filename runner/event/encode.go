@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"io"
 	"strings"
-	"sync"
 )
 
 // MaxLine bounds one line of the log, without its newline.
@@ -80,25 +79,4 @@ func clipTree(v any, limit int) any {
 		}
 	}
 	return v
-}
-
-// JSONLines writes one envelope per line to a writer, as canonical JSON.
-type JSONLines struct {
-	mu sync.Mutex // guards w
-	w  io.Writer
-}
-
-// NewJSONLines writes to w. The caller buffers and closes.
-func NewJSONLines(w io.Writer) *JSONLines { return &JSONLines{w: w} }
-
-// Handle writes the line in one call of Write.
-func (j *JSONLines) Handle(env Envelope) error {
-	line, err := encode(env, "")
-	if err != nil {
-		return err
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	_, err = j.w.Write(append(line, '\n'))
-	return err
 }

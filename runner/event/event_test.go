@@ -140,11 +140,12 @@ func golden(t *testing.T, name string, got []byte) {
 // The JSON of every kind is a contract: this file may only grow.
 func TestContract(t *testing.T) {
 	var b bytes.Buffer
-	lines := NewJSONLines(&b)
 	for _, env := range envelopes(everyEvent()...) {
-		if err := lines.Handle(env); err != nil {
+		line, err := encode(env, "")
+		if err != nil {
 			t.Fatal(err)
 		}
+		b.Write(append(line, '\n'))
 	}
 	golden(t, "contract.jsonl", b.Bytes())
 

@@ -42,30 +42,16 @@ func (e *ChainError) Error() string {
 
 var errTrailing = errors.New("data after the object")
 
-// VerifyChain checks that r is the log of run: every line canonical, in sequence and
-// carrying the hash of the one before. It returns the head of the part that is good
-// and the number of its lines, also beside a *ChainError. A log that was cut at the
-// end of a line is good by itself: compare the result with the head that was kept,
-// or use [VerifyHead].
-func VerifyChain(r io.Reader, run string) (head string, n uint64, err error) {
-	h, err := ReadChain(r, run, func(Envelope) error { return nil })
-	return h.Hash, h.Count, err
-}
-
-// VerifyHead is VerifyChain against the head that was kept elsewhere, such as in
-// result.json or a signed manifest.
-func VerifyHead(r io.Reader, run string, want Head) error {
-	got, err := ReadChain(r, run, func(Envelope) error { return nil })
-	if err != nil {
-		return err
-	}
+// Compare tells how the log with the head h, which is good by itself, differs from the one whose head was kept elsewhere, such as
+// in result.json or a signed manifest. The error is a *ChainError.
+func (h Head) Compare(kept Head) error {
 	switch {
-	case got.Count < want.Count:
-		return &ChainError{Truncated, got.Count + 1, fmt.Sprintf("the log ends after %d of %d lines", got.Count, want.Count)}
-	case got.Count > want.Count:
-		return &ChainError{Longer, want.Count + 1, fmt.Sprintf("the log has %d lines, not %d", got.Count, want.Count)}
-	case got.Hash != want.Hash:
-		return &ChainError{Replaced, got.Count, fmt.Sprintf("the last hash is %s, not %s", got.Hash, want.Hash)}
+	case h.Count < kept.Count:
+		return &ChainError{Truncated, h.Count + 1, fmt.Sprintf("the log ends after %d of %d lines", h.Count, kept.Count)}
+	case h.Count > kept.Count:
+		return &ChainError{Longer, kept.Count + 1, fmt.Sprintf("the log has %d lines, not %d", h.Count, kept.Count)}
+	case h.Hash != kept.Hash:
+		return &ChainError{Replaced, h.Count, fmt.Sprintf("the last hash is %s, not %s", h.Hash, kept.Hash)}
 	}
 	return nil
 }
@@ -73,7 +59,8 @@ func VerifyHead(r io.Reader, run string, want Head) error {
 // ReadChain verifies a log and hands each good envelope to f. It stops at the first
 // line that is not good, with a *ChainError, and at the first error of f, and returns
 // the head of what was good until then. A line is good only in hindsight, when the
-// next one carries its hash: whoever needs certainty compares the head.
+// next one carries its hash, and a log that was cut at the end of a line is good by
+// itself: whoever needs certainty compares the head with [Head.Compare].
 func ReadChain(r io.Reader, run string, f func(Envelope) error) (Head, error) {
 	head := Genesis(run)
 	lines := bufio.NewReaderSize(r, MaxLine+1)

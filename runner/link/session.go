@@ -277,8 +277,3 @@ func (s *Session) Done() <-chan struct{} { return s.mux.CloseChan() }
 
 // Close ends the session, all its streams and the connection below.
 func (s *Session) Close() error { return s.mux.Close() }
-
-// IsClosed tells whether err means that the session, rather than one stream, has ended.
-func IsClosed(err error) bool {
-	return errors.Is(err, yamux.ErrSessionShutdown) || errors.Is(err, io.EOF)
-}

@@ -81,12 +81,17 @@ func TestSessionEndsWithItsPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-guest.Done()
-	if _, err := guest.Open(Header{Purpose: Control}); !IsClosed(err) {
+	if _, err := guest.Open(Header{Purpose: Control}); !isClosed(err) {
 		t.Errorf("opening a stream: %v", err)
 	}
-	if _, err := runner.Accept(); !IsClosed(err) {
+	if _, err := runner.Accept(); !isClosed(err) {
 		t.Errorf("accepting a stream: %v", err)
 	}
+}
+
+// isClosed tells whether err means that the session, rather than one stream, has ended.
+func isClosed(err error) bool {
+	return errors.Is(err, yamux.ErrSessionShutdown) || errors.Is(err, io.EOF)
 }
 
 // TestSilentPeer: an end whose peer is there and says nothing gives up.

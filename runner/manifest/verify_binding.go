@@ -74,10 +74,7 @@ func (v *verification) events() error {
 	if err != nil && !(errors.As(err, &broken) && want.State != "complete") {
 		return err
 	}
-	if head.Hash != want.Head || head.Count != want.Count {
-		return fmt.Errorf("it has %d events and the head %s; the manifest is about %d and %s", head.Count, head.Hash, want.Count, want.Head)
-	}
-	return nil
+	return head.Compare(event.Head{Hash: want.Head, Count: want.Count})
 }
 
 // file compares a digest. One that the statement does not have is of a file that the run did not leave.

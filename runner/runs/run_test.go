@@ -58,7 +58,8 @@ func TestLifeOfARun(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := event.VerifyHead(f, string(idA), log.Head); err != nil || log.State != event.LogComplete {
+	head, err := event.ReadChain(f, string(idA), func(event.Envelope) error { return nil })
+	if err != nil || head != log.Head || log.State != event.LogComplete {
 		t.Errorf("the log does not fit the result %+v: %v", log, err)
 	}
 }

@@ -117,7 +117,7 @@ func TestApplyChild(t *testing.T) {
 		t.Skip("runs in a child of TestApplySurvivesKill alone")
 	}
 	dir := os.Getenv(killDirEnv)
-	cfg := ApplyConfig{RunDir: filepath.Join(dir, "run"), Target: filepath.Join(dir, "project"), Protected: policy.Protected}
+	cfg := ApplyConfig{RunDir: filepath.Join(dir, "run"), Target: filepath.Join(dir, "project"), Protected: policy.Workspace{}.Protector().Tier}
 	i := 0
 	cfg.fault = func(string) error {
 		if i++; i != at {
@@ -138,7 +138,7 @@ func TestApplySurvivesKill(t *testing.T) {
 		dir := t.TempDir()
 		removable(t, dir)
 		c := &applyCase{before: before, after: after}
-		c.RunDir, c.Target, c.Protected = filepath.Join(dir, "run"), filepath.Join(dir, "project"), policy.Protected
+		c.RunDir, c.Target, c.Protected = filepath.Join(dir, "run"), filepath.Join(dir, "project"), policy.Workspace{}.Protector().Tier
 		if err := errors.Join(os.Mkdir(c.RunDir, 0o700), os.Mkdir(c.Target, 0o755)); err != nil {
 			t.Fatal(err)
 		}

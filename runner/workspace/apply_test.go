@@ -38,7 +38,7 @@ type applyCase struct {
 func newApplyCase(t testing.TB, before, after treeState) *applyCase {
 	t.Helper()
 	c := &applyCase{before: before, after: after}
-	c.RunDir, c.Target, c.Protected = t.TempDir(), t.TempDir(), policy.Protected
+	c.RunDir, c.Target, c.Protected = t.TempDir(), t.TempDir(), policy.Workspace{}.Protector().Tier
 	removable(t, c.Target)
 	copyTree(t, before, c.Target)
 	c.cs = changesBetween(t, c.RunDir, before, after)

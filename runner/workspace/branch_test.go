@@ -119,7 +119,7 @@ func (r repoCase) committed(t testing.TB, commit string) map[string]string {
 func branchCase(t testing.TB, format string, before, after treeState) (repoCase, BranchConfig) {
 	t.Helper()
 	r := newRepo(t, format, before)
-	cfg := BranchConfig{RunDir: t.TempDir(), Target: r.dir, Protected: policy.Protected, Branch: "agent/work", Now: time.Unix(1800000000, 0)}
+	cfg := BranchConfig{RunDir: t.TempDir(), Target: r.dir, Protected: policy.Workspace{}.Protector().Tier, Branch: "agent/work", Now: time.Unix(1800000000, 0)}
 	cs := changesBetween(t, cfg.RunDir, before, after)
 	cs.Base, cs.Commit = r.dir, r.git(t, "rev-parse", "HEAD")
 	if err := cs.Save(cfg.RunDir); err != nil {
@@ -276,7 +276,7 @@ func TestCommitToBranchKeepsSubmodules(t *testing.T) {
 	r := newRepo(t, "sha1", before)
 	r.git(t, "update-index", "--add", "--cacheinfo", "160000,"+r.git(t, "rev-parse", "HEAD")+",mod")
 	r.git(t, "commit", "-qm", "module")
-	cfg := BranchConfig{RunDir: t.TempDir(), Target: r.dir, Protected: policy.Protected, Branch: "b"}
+	cfg := BranchConfig{RunDir: t.TempDir(), Target: r.dir, Protected: policy.Workspace{}.Protector().Tier, Branch: "b"}
 	cs := changesBetween(t, cfg.RunDir, before, treeState{"f": fileEntry("F\n", 0o644), "mod": dirEntry(0o755), "mod/x": fileEntry("x", 0o644)})
 	cs.Commit = r.git(t, "rev-parse", "HEAD")
 	if err := cs.Save(cfg.RunDir); err != nil {
@@ -296,7 +296,7 @@ func TestCommitToBranchElsewhere(t *testing.T) {
 	before := treeState{"pkg": dirEntry(0o755), "pkg/f": fileEntry("1\n", 0o644), "top": fileEntry("t\n", 0o644)}
 	r := newRepo(t, "sha1", before)
 	run := func(target, base string) map[string]string {
-		cfg := BranchConfig{RunDir: t.TempDir(), Target: target, Protected: policy.Protected, Branch: "b/" + filepath.Base(target)}
+		cfg := BranchConfig{RunDir: t.TempDir(), Target: target, Protected: policy.Workspace{}.Protector().Tier, Branch: "b/" + filepath.Base(target)}
 		cs := changesBetween(t, cfg.RunDir, treeState{"f": fileEntry("1\n", 0o644)}, treeState{"f": fileEntry("2\n", 0o644), "g": fileEntry("3\n", 0o644)})
 		cs.Commit = base
 		if err := cs.Save(cfg.RunDir); err != nil {

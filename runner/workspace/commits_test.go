@@ -42,7 +42,7 @@ func (r *agentRun) start(t testing.TB) {
 		t.Fatalf("cp: %v %s", err, out)
 	}
 	r.before = readTree(t, r.dir)
-	r.cfg = CommitsConfig{RunDir: t.TempDir(), Target: r.dir, Protected: policy.Protected, Branch: "agent/commits"}
+	r.cfg = CommitsConfig{RunDir: t.TempDir(), Target: r.dir, Protected: policy.Workspace{}.Protector().Tier, Branch: "agent/commits"}
 }
 
 // agent runs git in the copy, without the host's traps.
@@ -68,7 +68,7 @@ func (r *agentRun) finish(t testing.TB) {
 	cs := changesBetween(t, r.cfg.RunDir, r.before, readTree(t, r.work))
 	cs.Base, cs.Head = r.dir, "refs/heads/main"
 	cs.Commit = strings.TrimSpace(gitIn(t, r.dir, "rev-parse", "HEAD"))
-	if err := (Gate{Protected: policy.Protected, Project: r.dir}).Classify(cs); err != nil {
+	if err := (Gate{Protected: policy.Workspace{}.Protector().Tier, Project: r.dir}).Classify(cs); err != nil {
 		t.Fatal(err)
 	}
 	if err := cs.Save(r.cfg.RunDir); err != nil {

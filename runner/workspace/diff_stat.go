@@ -7,24 +7,16 @@ import (
 	"unicode/utf8"
 )
 
-// FileStat counts the changed lines of one file.
-type FileStat struct {
+// fileStats counts the changed lines of one file.
+type fileStats struct {
 	Change         *Change
 	Added, Deleted int  // lines
 	Binary         bool // no lines to count
 }
 
-// Stat counts the changed lines of each file in the patch of a run, in the order of the change set. What git can't show
+// stat counts the changed lines of each named file in the patch of a run, in the order of the change set. What git can't show
 // (directories, modes beyond the executable bit, .git) is not in it.
-func Stat(runDir string, cs *ChangeSet) ([]FileStat, error) {
-	named, err := namedChanges(cs, nil)
-	if err != nil {
-		return nil, err
-	}
-	return stat(runDir, cs, named)
-}
-
-func stat(runDir string, cs *ChangeSet, named []bool) ([]FileStat, error) {
+func stat(runDir string, cs *ChangeSet, named []bool) ([]fileStats, error) {
 	var s statCounter
 	if err := readPatch(runDir, cs, named, &s); err != nil {
 		return nil, err
@@ -32,11 +24,11 @@ func stat(runDir string, cs *ChangeSet, named []bool) ([]FileStat, error) {
 	return s.files, nil
 }
 
-type statCounter struct{ files []FileStat }
+type statCounter struct{ files []fileStats }
 
 func (s *statCounter) line(c *Change, kind lineKind, _ []byte) error {
 	if n := len(s.files); n == 0 || s.files[n-1].Change != c {
-		s.files = append(s.files, FileStat{Change: c})
+		s.files = append(s.files, fileStats{Change: c})
 	}
 	f := &s.files[len(s.files)-1]
 	switch kind {
@@ -51,7 +43,7 @@ func (s *statCounter) line(c *Change, kind lineKind, _ []byte) error {
 }
 
 // writeStat lays the counts out as git does.
-func writeStat(out *bufio.Writer, files []FileStat, opts DiffOptions) {
+func writeStat(out *bufio.Writer, files []fileStats, opts DiffOptions) {
 	width := opts.Width
 	if width <= 0 {
 		width = 80
@@ -93,7 +85,7 @@ func pad(s string, width int) string {
 	return s + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(s)))
 }
 
-func statBar(f FileStat, digits, graph, most int, color bool) string {
+func statBar(f fileStats, digits, graph, most int, color bool) string {
 	switch {
 	case f.Change.Omitted != "":
 		return "(not in the patch: " + printable(f.Change.Omitted) + ")"

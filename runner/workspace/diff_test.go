@@ -18,7 +18,7 @@ func diffCase(t *testing.T, before, after treeState, maxBytes int64) (*ChangeSet
 	t.Helper()
 	run := t.TempDir()
 	cs := changesBetween(t, run, before, after)
-	if err := (Gate{Protected: policy.Protected, Project: t.TempDir()}).Classify(cs); err != nil {
+	if err := (Gate{Protected: policy.Workspace{}.Protector().Tier, Project: t.TempDir()}).Classify(cs); err != nil {
 		t.Fatal(err)
 	}
 	if err := SavePatch(t.Context(), run, cs, PatchConfig{Old: oldFrom(before), Blobs: OpenBlobs(run), MaxBytes: maxBytes}); err != nil {
@@ -159,7 +159,7 @@ func TestDiffColors(t *testing.T) {
 func TestDiffIsNotFooledByContent(t *testing.T) {
 	text := "diff --git a/x b/x\n-- a\n++ b\n@@ -1 +1 @@\nGIT binary patch\n# agent-sandbox: left out a: b\n"
 	cs, run := diffCase(t, treeState{"f": fileEntry("a\n", 0o644)}, treeState{"f": fileEntry("a\n"+text, 0o644), "g": fileEntry("-- \n++ \n", 0o644)}, 0)
-	stats, err := Stat(run, cs)
+	stats, err := stat(run, cs, []bool{true, true})
 	if err != nil || len(stats) != 2 || stats[0].Added != 6 || stats[0].Deleted != 0 || stats[1].Added != 2 || stats[0].Binary {
 		t.Errorf("stat %+v, %v", stats, err)
 	}

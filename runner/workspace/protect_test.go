@@ -16,7 +16,7 @@ func noProtection(string) (policy.Tier, string) { return policy.TierNone, "" }
 func classified(t *testing.T, before, after treeState) *ChangeSet {
 	t.Helper()
 	c := newApplyCase(t, before, after)
-	if err := (Gate{Protected: policy.Protected, Project: c.Target}).Classify(c.cs); err != nil {
+	if err := (Gate{Protected: policy.Workspace{}.Protector().Tier, Project: c.Target}).Classify(c.cs); err != nil {
 		t.Fatal(err)
 	}
 	return c.cs
@@ -182,7 +182,7 @@ func TestClassifyBareRepositories(t *testing.T) {
 func TestClassifyNeverLowers(t *testing.T) {
 	c := newApplyCase(t, treeState{}, treeState{"f": fileEntry("x", 0o644), ".gitattributes": fileEntry("x", 0o644)})
 	c.cs.Find("f").Tier, c.cs.Find("f").Reason = Reject, "hidden from the agent"
-	gate := Gate{Protected: policy.Protected, Project: c.Target}
+	gate := Gate{Protected: policy.Workspace{}.Protector().Tier, Project: c.Target}
 	for range 2 {
 		if err := gate.Classify(c.cs); err != nil {
 			t.Fatal(err)
