@@ -38,7 +38,7 @@ test-engines: build ## the tests that need an engine, on ENGINES: default, curre
 	@$(scripts)/test $(ENGINES)
 
 .PHONY: verifiers
-verifiers: ## cosign, Fulcio and a timestamp authority, against what we sign
+verifiers: ## cosign, gh, Fulcio, a timestamp authority and Rekor, against what we sign
 	@$(scripts)/verifiers
 
 .PHONY: images

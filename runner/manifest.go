@@ -61,7 +61,8 @@ func (s Sealer) seal(ctx context.Context, dir *runs.Run, sum event.Summary) ([]b
 	return sign(ctx, s.Signer, statement)
 }
 
-// sign signs. A signature that was asked for and can't be had fails the run, but leaves it the manifest.
+// sign signs. A signature that was asked for and can't be had fails the run, but leaves it the manifest; so does one that lacks something,
+// which the manifest keeps.
 func sign(ctx context.Context, signer manifest.Signer, statement []byte) ([]byte, event.Manifest, error) {
 	var signErr error
 	signed, err := manifest.Signed{}, error(nil)
@@ -78,6 +79,9 @@ func sign(ctx context.Context, signer manifest.Signer, statement []byte) ([]byte
 		if signed, err = unsigned.Sign(ctx, statement); err != nil {
 			return nil, event.Manifest{}, errors.Join(signErr, err)
 		}
+	}
+	if signed.Lacks != nil {
+		signErr, signed.Why = fmt.Errorf("sign manifest: %w", signed.Lacks), signed.Lacks.Error()
 	}
 	sum := sha256.Sum256(signed.File)
 	return signed.File, event.Manifest{SHA256: hex.EncodeToString(sum[:]), Signed: string(signed.Mode), Detail: signed.Why}, signErr

@@ -38,7 +38,7 @@ func newJob(t *testing.T, policy string) *job {
 		"HOME": dir, "XDG_STATE_HOME": filepath.Join(dir, "state"), "XDG_CACHE_HOME": filepath.Join(dir, "cache"), "DOCKER_HOST": "unix:///nowhere/docker.sock",
 		"CI": "true", "GITHUB_ACTIONS": "true", "GITHUB_REPOSITORY": "acme/shop", "GITHUB_REPOSITORY_ID": j.sigstore.ID.RepositoryID, "GITHUB_RUN_ID": "4242",
 		"GITHUB_SERVER_URL": "https://github.com", "GITHUB_API_URL": j.github.API(), "ACTIONS_ID_TOKEN_REQUEST_URL": requestURL, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": requestToken,
-		fulcioVariable: j.sigstore.URL, timestampVariable: j.sigstore.TimestampURL(), attestationsVariable: jobToken, signingKeyVariable: "",
+		fulcioVariable: j.sigstore.URL, timestampVariable: j.sigstore.TimestampURL(), attestationsVariable: jobToken, signingKeyVariable: "", rekorVariable: "",
 	} {
 		t.Setenv(name, value)
 	}
@@ -139,6 +139,9 @@ func TestKeyless(t *testing.T) {
 func TestSigningServiceDown(t *testing.T) {
 	gone := func(j *job) { j.sigstore.Close() }
 	noTime := func(j *job) { j.t.Setenv(timestampVariable, j.sigstore.URL+"/nothing") }
+	noLog := func(j *job) { j.t.Setenv(rekorVariable, j.sigstore.URL+"/nothing/api/v2/log/entries") }
+	logged := func(j *job) { j.t.Setenv(rekorVariable, runnertest.NewRekor(j.t, time.Now, false).Serve()) }
+	untimed := func(j *job) { j.t.Setenv(timestampVariable, "") }
 	key := func(j *job) {
 		j.t.Helper()
 		if code, stderr := j.run("manifest", "keygen", "--plain", "key.pem"); code != 0 {
@@ -156,6 +159,9 @@ func TestSigningServiceDown(t *testing.T) {
 		"everything is there":              {"auto", nil, manifest.Keyless, "", false},
 		"no Fulcio":                        {"keyless", []func(*job){gone}, manifest.None, "certificate: ", true},
 		"no timestamp authority":           {"keyless", []func(*job){noTime}, manifest.None, "timestamp: ", true},
+		"no log":                           {"keyless", []func(*job){noLog}, manifest.Keyless, "log of signatures: ", true},
+		"no log, auto and a key":           {"auto", []func(*job){key, noLog}, manifest.Keyless, "log of signatures: ", true},
+		"the log says when":                {"keyless", []func(*job){logged, untimed}, manifest.Keyless, "", false},
 		"no Fulcio, auto":                  {"auto", []func(*job){gone}, manifest.None, "certificate: ", true},
 		"no Fulcio, auto and a key":        {"auto", []func(*job){key, gone}, manifest.Key, "the first choice failed: certificate: ", false},
 		"no Fulcio, keyless, and a key":    {"keyless", []func(*job){key, gone}, manifest.None, "certificate: ", true},
@@ -229,18 +235,48 @@ func TestRefusalSigned(t *testing.T) {
 	}
 }
 
-// TestAttestRefused: what can't be stored is refused before the run.
+// TestAttestRefused: what can't be stored is refused before the run, and the record of that has a manifest, which is not stored either.
 func TestAttestRefused(t *testing.T) {
-	j := newJob(t, "evidence: {sign: keyless, attest: true}\n")
-	t.Setenv(attestationsVariable, "")
-	if code, stderr := j.run("run", "--image", "agent:1", "--", "true"); code != exitFailure || !strings.Contains(stderr, "hint: give the step `env: {"+attestationsVariable) {
-		t.Errorf("without a token: exit status %d: %s", code, stderr)
+	for name, tt := range map[string]struct {
+		policy, token, reason string
+		signed                manifest.Mode
+	}{
+		"without a token": {"evidence: {sign: keyless, attest: true}\n", "", attestationsVariable, manifest.Keyless},
+		"unsigned":        {"evidence: {sign: none, attest: true}\n", jobToken, "would not be signed keyless", manifest.None},
+	} {
+		j := newJob(t, tt.policy)
+		t.Setenv(attestationsVariable, tt.token)
+		code, stderr := j.run("run", "--image", "agent:1", "--", "true")
+		if code != exitFailure || !strings.Contains(stderr, tt.reason) {
+			t.Errorf("%s: exit status %d: %s", name, code, stderr)
+		}
+		s, file := j.last()
+		if s.Outcome != event.Refused || s.ExitCode != exitFailure || !strings.Contains(s.Reason, tt.reason) || s.Manifest.Signed != string(tt.signed) {
+			t.Errorf("%s: recorded as %s, %d, %q, %+v", name, s.Outcome, s.ExitCode, s.Reason, s.Manifest)
+		}
+		if o, err := manifest.Open(file); err != nil || o.Mode() != tt.signed || !strings.Contains(string(o.Payload), `"result":"refused"`) {
+			t.Errorf("%s: the manifest is signed by %q, %v: %s", name, o.Mode(), err, o.Payload)
+		}
+		if n := j.github.Seen("POST", "/repos/acme/shop/attestations"); n != 0 {
+			t.Errorf("%s: %d were stored", name, n)
+		}
 	}
-	j = newJob(t, "evidence: {sign: none, attest: true}\n")
-	if code, stderr := j.run("run", "--image", "agent:1", "--", "true"); code != exitFailure || !strings.Contains(stderr, "would not be signed keyless") {
-		t.Errorf("unsigned: exit status %d: %s", code, stderr)
-	}
-	if n := j.github.Seen("POST", "/repos/acme/shop/attestations"); n != 0 {
-		t.Errorf("%d were stored", n)
+}
+
+// TestRekorVariable: an address that no version of a log has is a mistake of the command line's, and so are services without a clock.
+func TestRekorVariable(t *testing.T) {
+	for name, tt := range map[string]struct{ rekor, timestamp, want string }{
+		"no path":            {"https://rekor.example", "-", "by which the version of a log is known"},
+		"nobody has a clock": {"https://rekor.example/api/v2/log/entries", "", "neither a timestamp authority nor a log"},
+		"no log, no clock":   {"", "", "hint: set " + timestampVariable},
+	} {
+		j := newJob(t, "evidence: {sign: keyless}\n")
+		t.Setenv(rekorVariable, tt.rekor)
+		if tt.timestamp == "" {
+			t.Setenv(timestampVariable, "")
+		}
+		if code, stderr := j.run("run", "--image", "agent:1", "--", "true"); code != exitUsage || !strings.Contains(stderr, tt.want) {
+			t.Errorf("%s: exit status %d: %s", name, code, stderr)
+		}
 	}
 }

@@ -23,6 +23,7 @@ const (
 	signingPassphraseVariable = "AGENT_SANDBOX_SIGNING_PASSPHRASE"
 	fulcioVariable            = "AGENT_SANDBOX_FULCIO_URL"
 	timestampVariable         = "AGENT_SANDBOX_TIMESTAMP_URL"
+	rekorVariable             = "AGENT_SANDBOX_REKOR_URL"
 	attestationsVariable      = "AGENT_SANDBOX_ATTESTATIONS_TOKEN"
 )
 
@@ -84,11 +85,18 @@ func (a *app) keylessOrKey(id *actions.Identity, key string, ask bool) (manifest
 
 func (a *app) keyless(id *actions.Identity) (manifest.Signer, error) {
 	s := &manifest.KeylessSigner{Token: id.IDToken}
-	if fulcio := a.env(fulcioVariable); fulcio != "" {
-		if a.env(timestampVariable) == "" {
-			return nil, usage("%s is set, and %s is not: without a timestamp the signature could not be verified later", fulcioVariable, timestampVariable)
+	if u := a.env(rekorVariable); u != "" {
+		log, err := manifest.NewRekor(u)
+		if err != nil {
+			return nil, usage("%s: %w", rekorVariable, err)
 		}
-		s.Instance = manifest.Instance{Fulcio: fulcio, Time: a.timestamps()}
+		s.Instance.Log = log
+	}
+	if fulcio := a.env(fulcioVariable); fulcio != "" {
+		s.Instance.Fulcio, s.Instance.Time = fulcio, a.timestamps()
+		if err := s.Instance.Check(); err != nil {
+			return nil, usage("%s is set: %w\nhint: set %s, or %s to a log of the first version", fulcioVariable, err, timestampVariable, rekorVariable)
+		}
 	}
 	return s, nil
 }

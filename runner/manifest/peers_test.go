@@ -4,18 +4,14 @@ package manifest
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/org/agent-sandbox/runner/runnertest"
 	"github.com/org/agent-sandbox/runner/secret"
@@ -50,59 +46,133 @@ func TestPeerCosignKey(t *testing.T) {
 	}
 }
 
-// TestPeersKeyless: a real Fulcio certifies a job of our issuer, a real authority dates the signature, and cosign, sigstore-go and
-// we ourselves verify it.
-func TestPeersKeyless(t *testing.T) {
+// peersOfJob are the services that sign together, and a job that signs with them.
+type peersOfJob struct {
+	signer  *KeylessSigner
+	issuer  string
+	repo    *runnertest.Repository
+	subject string
+	trusted []byte
+}
+
+func startPeers(t *testing.T) peersOfJob {
+	t.Helper()
 	issuer := runnertest.NewOIDC(t)
 	repo := runnertest.NewGitHub(t, runnertest.GitHubConfig{}).AddRepository("acme/shop")
-	fulcio, authority := startFulcio(t, issuer.URL), startAuthority(t)
-	s := &KeylessSigner{
-		Instance: Instance{Fulcio: fulcio, Time: &TimestampAuthority{URL: authority + "/api/v1/timestamp"}},
-		Token: func(_ context.Context, audience string) (secret.Value, error) {
-			claims := runnertest.JobClaims(repo)
-			claims["aud"] = audience
-			return secret.New(issuer.Mint(claims)), nil
+	certificates, signatures := startCertificateLog(t), startRekor(t)
+	fulcio, authority := startFulcio(t, issuer.URL, certificates.URL), startAuthority(t)
+	return peersOfJob{
+		signer: &KeylessSigner{
+			Instance: Instance{fulcio, &TimestampAuthority{URL: authority + "/api/v1/timestamp"}, newRekor(t, signatures.address)},
+			Token: func(_ context.Context, audience string) (secret.Value, error) {
+				claims := runnertest.JobClaims(repo)
+				claims["aud"] = audience
+				return secret.New(issuer.Mint(claims)), nil
+			},
 		},
+		issuer: issuer.URL, repo: repo, subject: "https://github.com/acme/shop/.github/workflows/ci.yml@refs/heads/main",
+		trusted: trustOf(t, fulcio, authority, certificates, signatures),
 	}
+}
+
+// TestPeersKeyless: a real Fulcio certifies a job of our issuer, a real authority dates the signature, a real Rekor takes it in, and cosign,
+// gh, sigstore-go and we ourselves verify all of it. None of them is told to overlook anything.
+func TestPeersKeyless(t *testing.T) {
+	p := startPeers(t)
 	// The authorities know the present alone, and a manifest is not older than its run.
 	statement, files := recorded(t, testRun)
-	file := signed(t, s, statement)
-	trusted := trustOf(t, fulcio, authority)
-	subject := "https://github.com/acme/shop/.github/workflows/ci.yml@refs/heads/main"
-
-	root, err := ParseTrustedRoot(trusted)
+	file, other := signed(t, p.signer, statement), signed(t, p.signer, statement)
+	root, err := ParseTrustedRoot(p.trusted)
 	if err != nil {
 		t.Fatal(err)
 	}
-	accept := Acceptance{Identity: subject, Issuer: issuer.URL, Repository: fmt.Sprint(repo.ID), Owner: fmt.Sprint(repo.OwnerID), Trusted: root, Files: files}
+	accept := Acceptance{Identity: p.subject, Issuer: p.issuer, Repository: fmt.Sprint(p.repo.ID), Owner: fmt.Sprint(p.repo.OwnerID), Trusted: root, RequireLog: true, Files: files}
 	r := Verify(file, accept)
-	if !r.OK() || r.State(AxisTime) != Passed {
+	if !r.OK() || r.State(AxisTime) != Passed || r.State(AxisLog) != Passed {
 		t.Errorf("ours: %+v", r.Verdicts)
 	}
-	job := Job{RepositoryID: fmt.Sprint(repo.ID), OwnerID: fmt.Sprint(repo.OwnerID), WorkflowSHA: strings.Repeat("0123456789", 4), RunURL: "https://github.com/acme/shop/actions/runs/4242/attempts/1"}
+	job := Job{RepositoryID: fmt.Sprint(p.repo.ID), OwnerID: fmt.Sprint(p.repo.OwnerID), WorkflowSHA: strings.Repeat("0123456789", 4), RunURL: "https://github.com/acme/shop/actions/runs/4242/attempts/1"}
 	if r.Job == nil || *r.Job != job {
 		t.Errorf("Fulcio says of the job %+v, want %+v", r.Job, job)
 	}
 	for what, other := range map[string]Acceptance{
-		"repository": {Repository: "1", Issuer: issuer.URL, Trusted: root}, "owner": {Owner: "1", Issuer: issuer.URL, Trusted: root},
+		"repository": {Repository: "1", Issuer: p.issuer, Trusted: root}, "owner": {Owner: "1", Issuer: p.issuer, Trusted: root},
 	} {
 		if r := Verify(file, other); r.State(AxisIdentity) != Failed {
 			t.Errorf("ours, of another %s: %+v", what, r.Verdicts)
 		}
 	}
-	dir := t.TempDir()
-	write(t, dir, "manifest.json", file)
-	write(t, dir, "trusted_root.json", trusted)
-	write(t, dir, "changes.patch", files["changes.patch"].Data)
-	write(t, dir, "swapped.patch", []byte("another patch"))
-	check := func(subject, patch string, want bool) {
-		t.Helper()
-		cosign(t, dir, want, "--certificate-identity", subject, "--certificate-oidc-issuer", issuer.URL, "--trusted-root", "trusted_root.json",
-			"--use-signed-timestamps", "--insecure-ignore-tlog", "--insecure-ignore-sct", "--bundle", "manifest.json", "--type", PredicateType, patch)
+	patch, swapped := files["changes.patch"].Data, []byte("another patch")
+	p.verify(t, "as it is", file, p.subject, patch, true)
+	p.verify(t, "another subject", file, p.subject+"x", patch, false)
+	p.verify(t, "another patch", file, p.subject, swapped, false)
+	for what, edit := range entryEdits(t, other) {
+		tampered := editBundle(t, file, edit.do)
+		if r := Verify(tampered, accept); r.OK() {
+			t.Errorf("ours, %s: taken", what)
+		}
+		if !edit.unread {
+			p.verify(t, what, tampered, p.subject, patch, false)
+		}
 	}
-	check(subject, "changes.patch", true)
-	check(subject+"x", "changes.patch", false)
-	check(subject, "swapped.patch", false)
+}
+
+// entryEdit changes one thing of the only entry of a bundle. Sigstore-go makes the entry of the second version anew from the rest of the
+// bundle, and takes its tree from the checkpoint: what else says the same goes unread there.
+type entryEdit struct {
+	do     func(map[string]any)
+	unread bool
+}
+
+// entryEdits has other, a bundle of the same signer, the same statement and the same log.
+func entryEdits(t *testing.T, other []byte) map[string]entryEdit {
+	t.Helper()
+	type object = map[string]any
+	entry := func(m object) object { return m["tlogEntries"].([]any)[0].(object) }
+	proof := func(m object) object { return entry(m)["inclusionProof"].(object) }
+	flip := func(in object, key string) {
+		raw, err := base64.StdEncoding.DecodeString(in[key].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw[len(raw)/2] ^= 1
+		in[key] = base64.StdEncoding.EncodeToString(raw)
+	}
+	var theirs struct {
+		Material object `json:"verificationMaterial"`
+	}
+	if err := json.Unmarshal(other, &theirs); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint := func(m object) object { return proof(m)["checkpoint"].(object) }
+	return map[string]entryEdit{
+		"no entry":      {func(m object) { delete(m, "tlogEntries") }, false},
+		"another entry": {func(m object) { m["tlogEntries"] = theirs.Material["tlogEntries"] }, false},
+		"another log":   {func(m object) { flip(entry(m)["logId"].(object), "keyId") }, false},
+		"another index": {func(m object) { entry(m)["logIndex"] = "5" }, false},
+		"another kind":  {func(m object) { entry(m)["kindVersion"] = object{"kind": "dsse", "version": "0.0.2"} }, true},
+		"another body":  {func(m object) { flip(entry(m), "canonicalizedBody") }, true},
+		"another root":  {func(m object) { flip(proof(m), "rootHash") }, true},
+		"another place": {func(m object) { proof(m)["logIndex"] = "5" }, true},
+		"another size":  {func(m object) { proof(m)["treeSize"] = "77" }, true},
+		"another path":  {func(m object) { proof(m)["hashes"] = []any{base64.StdEncoding.EncodeToString(make([]byte, 32))} }, false},
+		"another tree":  {func(m object) { proof(m)["checkpoint"] = checkpoint(theirs.Material) }, false},
+		"unsigned tree": {func(m object) {
+			text := checkpoint(m)["envelope"].(string)
+			proof(m)["checkpoint"] = object{"envelope": text[:strings.Index(text, "\n\n")+2]}
+		}, false},
+		"no time": {func(m object) { delete(m, "timestampVerificationData") }, false},
+	}
+}
+
+// verify asks the programs of others, each by itself.
+func (p *peersOfJob) verify(t *testing.T, what string, file []byte, subject string, patch []byte, want bool) {
+	t.Helper()
+	for _, program := range []string{"reference", "cosign", "gh"} {
+		if out, err := (question{file, p.trusted, subject, p.issuer, patch}).of(t, program); (err == nil) != want {
+			t.Errorf("%s, %s, want %t: %v\n%s", program, what, want, err, out)
+		}
+	}
 }
 
 func cosign(t *testing.T, dir string, want bool, args ...string) {
@@ -119,111 +189,4 @@ func write(t *testing.T, dir, name string, content []byte) {
 	if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func startFulcio(t *testing.T, issuer string) string {
-	t.Helper()
-	dir, port := t.TempDir(), freePort(t)
-	config, err := json.Marshal(map[string]any{"OIDCIssuers": map[string]any{
-		issuer: map[string]string{"IssuerURL": issuer, "ClientID": Audience, "Type": "github-workflow"},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, dir, "config.json", config)
-	start(t, "fulcio", "serve", "--host", "127.0.0.1", "--port", port, "--grpc-host", "127.0.0.1", "--grpc-port", freePort(t),
-		"--metrics-port", freePort(t), "--ca", "ephemeralca", "--ct-log-url", "", "--config-path", filepath.Join(dir, "config.json"),
-		"--legacy-unix-domain-socket", filepath.Join(dir, "grpc.sock"))
-	base := "http://127.0.0.1:" + port
-	await(t, base+"/api/v2/trustBundle")
-	return base
-}
-
-func startAuthority(t *testing.T) string {
-	t.Helper()
-	port := freePort(t)
-	start(t, "timestamp-server", "serve", "--host", "127.0.0.1", "--port", port, "--timestamp-signer", "memory", "--disable-ntp-monitoring")
-	base := "http://127.0.0.1:" + port
-	await(t, base+"/api/v1/timestamp/certchain")
-	return base
-}
-
-func start(t *testing.T, name string, args ...string) {
-	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
-	c := exec.CommandContext(ctx, peer(t, name), args...)
-	var out strings.Builder
-	c.Stdout, c.Stderr = &out, &out
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stop()
-		_ = c.Wait()
-		if t.Failed() {
-			t.Logf("%s:\n%s", name, out.String())
-		}
-	})
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
-// await gives the first good answer of a server that is starting.
-func await(t *testing.T, url string) []byte {
-	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for range 600 {
-		if resp, err := http.Get(url); err == nil { //nolint:noctx // a server on loopback
-			body, err := io.ReadAll(resp.Body)
-			_ = resp.Body.Close()
-			if err == nil && resp.StatusCode == http.StatusOK {
-				return body
-			}
-		}
-		<-tick.C
-	}
-	t.Fatalf("nobody answers at %s", url)
-	return nil
-}
-
-// trustOf asks the servers for the certificates that a verifier has to trust.
-func trustOf(t *testing.T, fulcio, authority string) []byte {
-	t.Helper()
-	var bundle struct {
-		Chains []struct {
-			Certificates []string `json:"certificates"`
-		} `json:"chains"`
-	}
-	if err := json.Unmarshal(await(t, fulcio+"/api/v2/trustBundle"), &bundle); err != nil {
-		t.Fatal(err)
-	}
-	entry := func(pems string) (out trustedAuthority) {
-		out.ValidFor.Start, out.ValidFor.End = time.Now().AddDate(-1, 0, 0), time.Now().AddDate(9, 0, 0)
-		for block, rest := pem.Decode([]byte(pems)); block != nil; block, rest = pem.Decode(rest) {
-			out.CertChain.Certificates = append(out.CertChain.Certificates, RawCertificate{block.Bytes})
-		}
-		return out
-	}
-	file, err := json.Marshal(map[string]any{
-		"mediaType":              "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-		"certificateAuthorities": []trustedAuthority{entry(strings.Join(bundle.Chains[0].Certificates, "\n"))},
-		"timestampAuthorities":   []trustedAuthority{entry(string(await(t, authority+"/api/v1/timestamp/certchain")))},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return file
 }

@@ -40,12 +40,14 @@ type logEntry struct {
 		Kind    string `json:"kind"`
 		Version string `json:"version"`
 	} `json:"kindVersion"`
-	IntegratedTime   int64Text `json:"integratedTime"` // seconds since 1970
-	InclusionPromise *struct {
-		SignedEntryTimestamp []byte `json:"signedEntryTimestamp"`
-	} `json:"inclusionPromise"`
-	InclusionProof    *inclusionProof `json:"inclusionProof"`
-	CanonicalizedBody []byte          `json:"canonicalizedBody"`
+	IntegratedTime    int64Text         `json:"integratedTime"` // seconds since 1970; 0 where nobody says it
+	InclusionPromise  *inclusionPromise `json:"inclusionPromise,omitempty"`
+	InclusionProof    *inclusionProof   `json:"inclusionProof,omitempty"`
+	CanonicalizedBody []byte            `json:"canonicalizedBody"`
+}
+
+type inclusionPromise struct {
+	SignedEntryTimestamp []byte `json:"signedEntryTimestamp"`
 }
 
 // int64Text is a number as protobuf has it in JSON, as text; some write it as a number.
@@ -56,6 +58,11 @@ func (n *int64Text) UnmarshalJSON(b []byte) error {
 	i, err := strconv.ParseInt(strings.Trim(string(b), `"`), 10, 64)
 	*n = int64Text(i)
 	return err
+}
+
+// MarshalJSON writes the text.
+func (n int64Text) MarshalJSON() ([]byte, error) {
+	return strconv.AppendQuote(nil, strconv.FormatInt(int64(n), 10)), nil
 }
 
 // maxLogEntries bounds the work on a file.
@@ -127,7 +134,12 @@ func (v *verification) entry(raw json.RawMessage, signer []byte) (e logEntry, l 
 		}
 	}
 	if e.InclusionPromise == nil {
-		return e, l, nil // what it says of the time nobody has signed
+		// Nobody has signed what it says of the time, nor its place but that in the proof. The second version has one tree, and so one place.
+		if e.LogIndex != e.InclusionProof.LogIndex && secondVersion(e.KindVersion.Kind, e.KindVersion.Version) {
+			return e, l, errors.New("the log's proof is about another place than the entry's")
+		}
+		e.LogIndex = e.InclusionProof.LogIndex
+		return e, l, nil
 	}
 	if err := checkSignature(l.key, e.promised(), e.InclusionPromise.SignedEntryTimestamp); err != nil {
 		return e, l, errors.New("the log has not signed the promise of its entry")

@@ -72,6 +72,11 @@ func (e logEntry) logged() (loggedSignature, error) {
 	return has, nil
 }
 
+// secondVersion tells the kinds of the second version of Rekor.
+func secondVersion(kind, version string) bool {
+	return version == "0.0.2" && (kind == "dsse" || kind == "hashedrekord")
+}
+
 var errOneSignature = errors.New("it has not one signature")
 
 // dsseEntry: https://github.com/sigstore/rekor/blob/main/pkg/types/dsse/v0.0.1/dsse_v0_0_1_schema.json.

@@ -17,7 +17,7 @@ type inclusionProof struct {
 	LogIndex   int64Text `json:"logIndex"` // in this tree
 	RootHash   []byte    `json:"rootHash"`
 	TreeSize   int64Text `json:"treeSize"`
-	Hashes     [][]byte  `json:"hashes"`
+	Hashes     [][]byte  `json:"hashes,omitempty"`
 	Checkpoint struct {
 		Envelope string `json:"envelope"`
 	} `json:"checkpoint"`

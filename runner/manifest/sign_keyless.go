@@ -22,26 +22,33 @@ import (
 // Audience is that of the identity token which Fulcio takes (https://github.com/sigstore/fulcio/blob/main/docs/oidc.md).
 const Audience = "sigstore"
 
-// Instance is a pair of services: a Fulcio, and a timestamp authority. Without the latter a certificate of ten minutes would prove nothing later.
+// Instance is the services that sign together: a Fulcio, and what says when it was signed. Without that a certificate of ten minutes would
+// prove nothing later.
 type Instance struct {
 	Fulcio string // base URL
 	Time   *TimestampAuthority
+	Log    *Rekor // nil: the signature is in no log
 }
 
-// instanceFor is the instance for the repositories of this visibility: what the public one certifies is in a public log, so that the
-// names of private repositories and their workflows would be too. GitHub has another for those
-// (https://docs.github.com/en/actions/concepts/security/artifact-attestations).
+// publicLog is sigstore's of the first version, which stays the default there (https://blog.sigstore.dev/rekor-evolution/). The address of
+// the second changes with the years.
+const publicLog = "https://rekor.sigstore.dev" + rekorPath1
+
+// instanceFor is the instance for the repositories of this visibility: what the public one certifies is in public logs, so that the
+// names of private repositories and their workflows would be too. GitHub has another for those, with no log
+// (https://docs.github.com/en/actions/concepts/security/artifact-attestations). Verifiers ask for the log's word with the public one:
+// `gh attestation verify` takes no certificate of it without.
 func instanceFor(visibility string) Instance {
 	if visibility == "public" {
-		return Instance{"https://fulcio.sigstore.dev", &TimestampAuthority{URL: "https://timestamp.sigstore.dev/api/v1/timestamp"}}
+		return Instance{"https://fulcio.sigstore.dev", &TimestampAuthority{URL: "https://timestamp.sigstore.dev/api/v1/timestamp"}, &Rekor{address: publicLog, version: 1}}
 	}
-	return Instance{"https://fulcio.githubapp.com", &TimestampAuthority{URL: "https://timestamp.githubapp.com/api/v1/timestamp"}}
+	return Instance{"https://fulcio.githubapp.com", &TimestampAuthority{URL: "https://timestamp.githubapp.com/api/v1/timestamp"}, nil}
 }
 
 // KeylessSigner signs with a key that lives for one signature. Fulcio certifies it for the identity of the CI job, and a timestamp authority
-// says that the signature was made while the certificate was valid.
+// or a log says that the signature was made while the certificate was valid.
 type KeylessSigner struct {
-	Instance Instance // without a Fulcio: the public one for public repositories, GitHub's own for others
+	Instance Instance // without a Fulcio: the public one for public repositories, GitHub's own for others; a log is that of either
 	// Token gets the job's identity, for [Audience].
 	Token func(ctx context.Context, audience string) (secret.Value, error)
 	HTTP  *http.Client // nil: one of ours
@@ -61,8 +68,11 @@ func (s *KeylessSigner) Sign(ctx context.Context, statement []byte) (Signed, err
 	if at.Fulcio == "" {
 		at = instanceFor(claims.Visibility)
 	}
-	if at.Time == nil {
-		return Signed{}, errors.New("no timestamp authority goes with " + hostOf(at.Fulcio))
+	if s.Instance.Log != nil {
+		at.Log = s.Instance.Log
+	}
+	if err := at.Check(); err != nil {
+		return Signed{}, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -72,15 +82,49 @@ func (s *KeylessSigner) Sign(ctx context.Context, statement []byte) (Signed, err
 	if err != nil {
 		return Signed{}, fmt.Errorf("certificate: %w", err)
 	}
+	signed, err := at.sign(ctx, key, certificate, statement)
+	if status, ok := errors.AsType[*statusError](errors.Join(err, signed.Lacks)); ok && status.code == http.StatusConflict {
+		// The log has it already: its answer to the first try got lost. Another signature is another entry.
+		return at.sign(ctx, key, certificate, statement)
+	}
+	return signed, err
+}
+
+// Check refuses services that make signatures which nobody could verify later.
+func (at Instance) Check() error {
+	if at.Time == nil && !at.Log.dates() {
+		return errors.New("neither a timestamp authority nor a log would say when the signature was made, without which it could not be verified later")
+	}
+	return nil
+}
+
+// sign signs once the certificate is there. A log that fails leaves a signature whose time is known.
+func (at Instance) sign(ctx context.Context, key *ecdsa.PrivateKey, certificate *x509.Certificate, statement []byte) (Signed, error) {
 	envelope, sig, err := signEnvelope(key, statement)
 	if err != nil {
 		return Signed{}, err
 	}
 	material := VerificationMaterial{Certificate: &RawCertificate{certificate.Raw}}
-	if material.TimestampVerificationData, err = at.Time.stamp(ctx, sig); err != nil {
-		return Signed{}, err
+	if at.Time != nil {
+		if material.TimestampVerificationData, err = at.Time.stamp(ctx, sig); err != nil {
+			return Signed{}, err
+		}
 	}
-	return bundled(Keyless, material, envelope)
+	var lacks error
+	if at.Log != nil {
+		entry, err := at.Log.enter(ctx, envelope, statement, sig, certificate)
+		switch {
+		case err == nil:
+			material.TlogEntries = []json.RawMessage{entry}
+		case at.Time == nil:
+			return Signed{}, err
+		default:
+			lacks = err
+		}
+	}
+	signed, err := bundled(Keyless, material, envelope)
+	signed.Lacks = lacks
+	return signed, err
 }
 
 // certificateRequest is Fulcio's CreateSigningCertificateRequest

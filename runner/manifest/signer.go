@@ -28,6 +28,8 @@ type Signed struct {
 	Mode Mode
 	// Why says what kept a signature away, where one could have been expected; for people.
 	Why string
+	// Lacks is what the signature was to have and has not. It counts all the same.
+	Lacks error
 }
 
 // FallbackSigner has Second sign what First can't.

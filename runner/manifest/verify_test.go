@@ -24,7 +24,7 @@ import (
 
 func keyless(a authorities) *KeylessSigner {
 	return &KeylessSigner{
-		Instance: Instance{a.URL, a.authority()},
+		Instance: Instance{Fulcio: a.URL, Time: a.authority()},
 		Token: func(_ context.Context, audience string) (secret.Value, error) {
 			if audience != Audience {
 				return secret.Value{}, fmt.Errorf("audience %q", audience)
@@ -171,7 +171,7 @@ func TestVerifyCertificate(t *testing.T) {
 	_, key := newKeySigner(t, "ed25519", nil)
 	byCert := signed(t, keyless(a), statement)
 	late := authorities{a.At(func() time.Time { return testTime().Add(time.Hour) })}
-	expired := signed(t, &KeylessSigner{Instance: Instance{a.URL, late.authority()}, Token: keyless(a).Token}, statement)
+	expired := signed(t, &KeylessSigner{Instance: Instance{Fulcio: a.URL, Time: late.authority()}, Token: keyless(a).Token}, statement)
 	id := a.ID
 	cert := func(edit func(*Acceptance)) Acceptance {
 		accept := Acceptance{Identity: id.Subject, Issuer: id.Issuer, Repository: id.RepositoryID, Trusted: a.trusted(t), Files: files, Policies: []string{"sha256:dd"}}

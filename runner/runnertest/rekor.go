@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math/bits"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -22,11 +23,14 @@ import (
 // entry in; the second does not.
 type Rekor struct {
 	Name string
+	// Deaf has the next entry that is posted taken in, and told that it is there already: its first answer got lost.
+	Deaf bool
 
 	t      testing.TB
 	now    func() time.Time
 	key    crypto.Signer
 	second bool
+	mu     sync.Mutex // of what follows, while the log is served
 	leaves [][]byte
 }
 
@@ -211,10 +215,15 @@ func splitKind(kind string) (name, version string) {
 	return name, version
 }
 
+// pae is what DSSE signs.
+func pae(payloadType string, payload []byte) []byte {
+	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
+}
+
 // entryBody is what the log has of an envelope; see the schemas of Rekor's types.
 func entryBody(kind, payloadType string, payload, sig []byte, signer *logSigner) map[string]any {
 	type object = map[string]any
-	ofPayload, ofMessage := sha256.Sum256(payload), sha256.Sum256(fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload))
+	ofPayload, ofMessage := sha256.Sum256(payload), sha256.Sum256(pae(payloadType, payload))
 	inHex := func(sum [sha256.Size]byte) object {
 		return object{"algorithm": "sha256", "value": fmt.Sprintf("%x", sum)}
 	}
@@ -234,7 +243,7 @@ func entryBody(kind, payloadType string, payload, sig []byte, signer *logSigner)
 	case "dsse 0.0.2":
 		spec = object{"dsseV002": object{"payloadHash": raw(ofPayload), "signatures": []object{{"content": sig, "verifier": signer.raw()}}}}
 	case "hashedrekord 0.0.2":
-		spec = object{"hashedRekordV002": object{"data": raw(ofMessage), "signature": object{"content": sig, "verifier": signer.raw()}}}
+		return hashedBody2(ofMessage, sig, signer)
 	default:
 		panic("runnertest: no kind of entry: " + kind)
 	}

@@ -54,7 +54,10 @@ func NewSigstore(t testing.TB, now func() time.Time) *Sigstore {
 		"https://github.com/acme/shop/.github/workflows/agent.yml@refs/heads/main", "https://token.actions.githubusercontent.com", "7", "8",
 		"https://github.com/acme/shop/actions/runs/1/attempts/2",
 	}}
-	a.ca = a.issue(issuing{}, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
+	a.ca = a.issue(issuing{}, func(c *x509.Certificate) {
+		c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign
+		c.Subject.Organization = []string{"GitHub, Inc."} // by which gh knows what to ask of a bundle
+	})
 	a.tsa = a.issue(issuing{}, func(c *x509.Certificate) { c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign })
 	usage, err := asn1.Marshal([]asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 8}}) // id-kp-timeStamping, critical (RFC 3161, 2.3)
 	if err != nil {
@@ -191,7 +194,12 @@ func (a *Sigstore) name(c *x509.Certificate) {
 		a.t.Fatal(err)
 	}
 	c.URIs = []*url.URL{u}
-	for number, value := range map[int]string{8: a.ID.Issuer, 15: a.ID.RepositoryID, 17: a.ID.OwnerID, 21: a.ID.RunURL} {
+	repository, _, _ := strings.Cut(a.ID.Subject, "/.github/")
+	owner := repository[:strings.LastIndex(repository, "/")+1]
+	for number, value := range map[int]string{
+		8: a.ID.Issuer, 9: a.ID.Subject, 12: repository, 15: a.ID.RepositoryID, 16: strings.TrimSuffix(owner, "/"), 17: a.ID.OwnerID,
+		18: a.ID.Subject, 21: a.ID.RunURL,
+	} {
 		der, err := asn1.MarshalWithParams(value, "utf8")
 		if err != nil {
 			a.t.Fatal(err)

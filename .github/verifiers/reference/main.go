@@ -31,7 +31,15 @@ func check(args []string) error {
 	if err != nil {
 		return err
 	}
-	v, err := verify.NewVerifier(material, verify.WithSignedTimestamps(1))
+	// What the trusted root names has to have its say.
+	options := []verify.VerifierOption{verify.WithSignedTimestamps(1)}
+	if len(material.RekorLogs()) > 0 {
+		options = append(options, verify.WithTransparencyLog(1))
+	}
+	if len(material.CTLogs()) > 0 {
+		options = append(options, verify.WithSignedCertificateTimestamps(1))
+	}
+	v, err := verify.NewVerifier(material, options...)
 	if err != nil {
 		return err
 	}
