@@ -95,6 +95,7 @@ func (r *run) prepare(ctx context.Context) error {
 	for _, why := range r.view.Lowered {
 		r.lower("workspace", why, "")
 	}
+	r.warnOfGit()
 	r.plan.Workspace = WorkspacePlan{Mode: r.view.Mode, Target: WorkspaceTarget}
 	r.rec.Emit(r.planned())
 	return r.mount()
