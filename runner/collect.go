@@ -102,10 +102,8 @@ func (r *run) keep(ctx context.Context, cs *workspace.ChangeSet, extractErr erro
 	err = workspace.SavePatch(ctx, r.dir.Dir(), cs, workspace.PatchConfig{
 		Old: workspace.HostFiles(root), Blobs: workspace.OpenBlobs(r.dir.Dir()), SHA256: len(cs.Commit) == sha256HexLen,
 	})
-	if err != nil {
-		return errors.Join(extractErr, err)
-	}
-	if err := cs.Save(r.dir.Dir()); err != nil {
+	// Without a patch, for which the disk may have had no room, there is still all that `apply` takes.
+	if err := errors.Join(err, cs.Save(r.dir.Dir())); err != nil {
 		return errors.Join(extractErr, err)
 	}
 	return errors.Join(extractErr, r.nameFiles(root, cs), r.report(ctx, cs))

@@ -44,12 +44,7 @@ stays: what ran, what was refused, the logs. --record removes that too.
 			}
 			var errs []error
 			for _, name := range args {
-				errs = append(errs, a.withRun(name, func(r *runs.Run) error {
-					if err := a.ownRun(r, name); err != nil {
-						return err
-					}
-					return a.discard(r, f)
-				}))
+				errs = append(errs, a.discardNamed(name, f))
 			}
 			return errors.Join(errs...)
 		},
@@ -60,8 +55,33 @@ stays: what ran, what was refused, the logs. --record removes that too.
 	return c
 }
 
-// discard removes a run's changes, or all of it. What a dead runner left in its directory goes in either case.
+func (a *app) discardNamed(name string, f discardFlags) error {
+	store, err := a.store()
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	r, err := a.findRun(store, name)
+	if err != nil {
+		return err
+	}
+	if err := a.ownRun(r, name); err != nil {
+		return err
+	}
+	return a.discard(r, f)
+}
+
+// discard removes a run's changes, or all of it. What a dead runner left in its directory goes in either case, and first: on a full disk that
+// makes the room in which the record of such a run can be finished.
 func (a *app) discard(r *runs.Run, f discardFlags) error {
+	if err := a.removeChanges(r, f); err != nil || f.record {
+		return err
+	}
+	_, err := a.settle(r)
+	return err
+}
+
+func (a *app) removeChanges(r *runs.Run, f discardFlags) error {
 	size := r.Size()
 	if err := r.Lock(); err != nil {
 		return err
@@ -96,27 +116,23 @@ func (a *app) discardAll(f discardFlags) error {
 		return err
 	}
 	var ended []*runs.Run
-	var errs []error
 	for _, r := range list {
-		if _, err := a.settle(r); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if state, err := r.State(); err == nil && state == runs.Finished {
+		if state, err := r.State(); err == nil && state != runs.Running {
 			ended = append(ended, r)
 		}
 	}
 	if len(ended) == 0 {
 		fmt.Fprintln(a.stderr, "agent-sandbox: no run has ended: there is nothing to discard")
-		return errors.Join(errs...)
+		return nil
 	}
 	what := "the changes"
 	if f.record {
 		what = "the changes and the records"
 	}
 	if err := a.confirm(f.yes, fmt.Sprintf("Discard %s of %s?", what, plural(len(ended), "run"))); err != nil {
-		return errors.Join(append(errs, err)...)
+		return err
 	}
+	var errs []error
 	for _, r := range ended {
 		errs = append(errs, a.discard(r, f))
 	}

@@ -62,6 +62,9 @@ func changeSet(r *runs.Run) (*workspace.ChangeSet, error) {
 		return nil, err
 	case state == runs.Running:
 		return nil, fmt.Errorf("run %s has no change set yet: it is still running", r.ID)
+	case exists(r.Path("upper")):
+		return nil, fmt.Errorf("run %s has no change set: its runner died before the changes were read\n"+
+			"hint: the files that the agent wrote lie in %s, unchecked, until `agent-sandbox discard %s`", r.ID, r.Path("upper"), r.ID)
 	}
 	return nil, fmt.Errorf("run %s has no change set: it was discarded, or the run ended before there was one\nhint: `agent-sandbox show %s` tells how it ended", r.ID, r.ID)
 }
