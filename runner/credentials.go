@@ -138,6 +138,9 @@ func realPaths(path string) []string {
 
 // giveBack revokes what was issued for the run. A token that can't be revoked is no failure of the task: it is told of, and ends by itself.
 func (r *run) giveBack(ctx context.Context) {
+	if r.cfg.keepsTokens() {
+		return
+	}
 	if err := r.issued.Close(ctx); err != nil {
 		r.rec.Emit(event.Warning{Message: err.Error(), Mend: "`agent-sandbox doctor --clean` tries again; a token of GitHub's ends after an hour"})
 	}

@@ -103,6 +103,13 @@ func TestEscapeGitHub(t *testing.T) {
 		if holds(out, gitHubToken) || strings.Contains(out, basic) || strings.Contains(out, "[redacted:") || !strings.Contains(out, "GH_TOKEN=ghs_") {
 			t.Error("the token is there, or nothing was searched")
 		}
+		off := l.start(t, setup{
+			policy: "credentials:\n  github: {from: \"env:ESCAPE_GITHUB\", deliver: env, env: GH_TOKEN}\n", env: map[string]string{"ESCAPE_GITHUB": gitHubToken},
+			seam: seam{unmasked: true},
+		}, []string{"sh", "-c", ransack}, nil)
+		if !holds(string(off.stdout), gitHubToken) {
+			t.Errorf("a token that is not attached outside is not found (%v): the entry proves nothing", off.err)
+		}
 	})
 	if !held.has(func(e event.Event) bool {
 		q, ok := e.(event.Request)

@@ -167,7 +167,15 @@ func TestEscapeNowhere(t *testing.T) {
 		wantNone(t, "the image's layers", n.image, n.token, "agent-sandbox")
 	})
 	l.entry(t, "credentials", "a token in logs, events, plan, change set and manifest", outside, n.notInRecord)
-	l.entry(t, "credentials", "use after the end", "every token is revoked, and that is tried", n.notUsable)
+	l.entry(t, "credentials", "use after the end", "every token is revoked, and that is tried", func(t *testing.T, _ func(string)) {
+		n.notUsable(t)
+		gh, _, s := atApp(t, mayPush, "")
+		s.seam.unrevoked = true
+		off := l.start(t, s, []string{"true"}, nil)
+		if live := gh.Live(); off.err != nil || len(live) != 1 || (&nowhere{client: s.credentials.HTTP}).use(t, live[0].Text) != http.StatusOK {
+			t.Errorf("without the protection (%v) %d tokens live, or they are not taken: the entry proves nothing", off.err, len(live))
+		}
+	})
 }
 
 // notIn is an entry: the token is in none of the places, and what was planted in some of them is found.
@@ -206,7 +214,8 @@ func (n *nowhere) notInRecord(t *testing.T, _ func(string)) {
 	t.Error("what was planted in the project is not found: the entry proves nothing")
 }
 
-func (n *nowhere) notUsable(t *testing.T, _ func(string)) {
+func (n *nowhere) notUsable(t *testing.T) {
+	t.Helper()
 	n.gitHub.AddToken(runnertest.Token{Text: gitHubToken, Permissions: map[string]string{"issues": "read"}})
 	if after, control := n.use(t, n.token), n.use(t, gitHubToken); after != http.StatusUnauthorized || control != http.StatusOK {
 		t.Errorf("the token is answered with %d, one that is good with %d", after, control)

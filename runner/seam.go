@@ -30,6 +30,8 @@ func (seam) testAuthority() []byte { return nil }
 
 func (seam) skipRedaction() bool { return false }
 
+func (seam) keepsTokens() bool { return false }
+
 func (seam) clock() func() time.Time { return nil }
 
 func (seam) weaken(*egress.Config) {}

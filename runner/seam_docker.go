@@ -21,6 +21,7 @@ type seam struct {
 	unchecked bool   // the agent is started whatever was measured
 	laneOff   bool   // connections go through the engine
 	noDisk    bool   // the disk is not guarded
+	unrevoked bool   // what was issued for the run stays good
 	unmasked  bool   // secrets are not taken out of what the run says
 	authority []byte // a certificate that the sandbox is to trust
 	egress    egress.Weakened
@@ -49,6 +50,8 @@ func (s seam) skipDisk() bool { return s.noDisk }
 func (s seam) testAuthority() []byte { return s.authority }
 
 func (s seam) skipRedaction() bool { return s.unmasked }
+
+func (s seam) keepsTokens() bool { return s.unrevoked }
 
 func (s seam) clock() func() time.Time { return s.now }
 

@@ -205,7 +205,7 @@ type AgentExited struct {
 	Error  string     `json:"error,omitempty"`
 
 	OOMKills   int64 `json:"oom_kills"`   // processes killed for memory; this and the next three: -1 when not visible
-	PeakMemory int64 `json:"peak_memory"` // bytes
+	PeakMemory int64 `json:"peak_memory"` // bytes; it can exceed the limit by what the kernel had to charge
 	CPUMicros  int64 `json:"cpu_micros"`  // CPU time of the container
 	PeakPIDs   int64 `json:"peak_pids"`   // processes and threads at a time, the guest's included
 }

@@ -281,7 +281,8 @@ type Resources struct {
 	CPULimit float64 `json:"cpu_limit,omitempty"`
 	// PIDsLimit is a number of processes.
 	PIDsLimit int64 `json:"pids_limit,omitempty"`
-	// PeakMemory is in bytes.
+	// PeakMemory is the highest use that the kernel counted, in bytes. It can exceed the limit: what the kernel can't refuse, such as
+	// the last pages of a process that is being killed, is charged although the limit is reached.
 	PeakMemory *int64 `json:"peak_memory,omitempty" from:"asserted"`
 	// PeakPIDs is the highest number of processes and threads at a time, those of our program inside included.
 	PeakPIDs *int64 `json:"peak_pids,omitempty" from:"asserted"`
