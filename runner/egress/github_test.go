@@ -1,19 +1,13 @@
 package egress
 
 import (
-	"bytes"
 	"encoding/base64"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/org/agent-sandbox/policy"
-	"github.com/org/agent-sandbox/runner/runnertest"
 )
 
 func shopScope(push ...string) *GitHub {
@@ -189,183 +183,6 @@ const (
 	oldID = "1111111111111111111111111111111111111111"
 	newID = "2222222222222222222222222222222222222222"
 )
-
-func pkts(texts ...string) string {
-	var b strings.Builder
-	for _, text := range texts {
-		b.Write(packet(text))
-	}
-	return b.String()
-}
-
-func TestReadPush(t *testing.T) {
-	command, caps := oldID+" "+newID+" refs/heads/", "\x00 report-status side-band-64k object-format=sha1"
-	for _, tt := range []struct {
-		name, body string
-		refs       string // "refused": it is
-	}{
-		{"one", pkts(command+"a"+caps) + "0000PACK", "refs/heads/a"},
-		{"two", pkts(command+"a"+caps, command+"b\n") + "0000PACK", "refs/heads/a refs/heads/b"},
-		{"deleted alone", pkts(oldID+" "+strings.Repeat("0", 40)+" refs/heads/a"+caps) + "0000", "refs/heads/a"},
-		{"shallow", pkts("shallow "+oldID, command+"a"+caps) + "0000PACK", "refs/heads/a"},
-		{"push options", pkts(command+"a"+caps+" push-options") + "0000" + pkts("ci.skip") + "0000PACK", "refs/heads/a"},
-		{"the probe", "0000", ""},
-		{"a probe with more", "0000" + pkts(command+"main"+caps) + "0000", "refused"},
-		{"signed", pkts("push-cert\x00"+caps, "certificate version 0.1\n") + "0000", "refused"},
-		{"capabilities twice", pkts(command+"a"+caps, command+"b"+caps) + "0000", "refused"},
-		{"no capabilities", pkts(command+"a") + "0000", "refused"},
-		{"not closed", pkts(command + "a" + caps), "refused"},
-		{"cut", "00", "refused"},
-		{"empty", "", "refused"},
-		{"delimiter", "0001" + pkts(command+"a"+caps) + "0000", "refused"},
-		{"length with a sign", "+0a1", "refused"},
-		{"two NULs", pkts(command+"a\x00x\x00refs/heads/main") + "0000", "refused"},
-		{"line break in the name", pkts(command+"a\n"+command+"main"+caps) + "0000", "refused"},
-		{"dots", pkts(command+"../main"+caps) + "0000", "refused"},
-		{"not below refs", pkts(oldID+" "+newID+" HEAD"+caps) + "0000", "refused"},
-		{"a star", pkts(command+"*"+caps) + "0000", "refused"},
-		{"ids of two kinds", pkts(oldID+" "+newID+strings.Repeat("0", 24)+" refs/heads/a"+caps) + "0000", "refused"},
-	} {
-		p, err := readPush(strings.NewReader(tt.body))
-		got := "refused"
-		if err == nil {
-			got = strings.Join(p.refs, " ")
-		}
-		if got != tt.refs {
-			t.Errorf("%s: %q (%v), want %q", tt.name, got, err, tt.refs)
-		}
-	}
-}
-
-// FuzzReadPush: what was read is the beginning of the body, and is made of nothing but commands.
-func FuzzReadPush(f *testing.F) {
-	f.Add([]byte(pkts(oldID+" "+newID+" refs/heads/a\x00report-status") + "0000PACK"))
-	f.Add([]byte("0000"))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		p, err := readPush(bytes.NewReader(body))
-		if err != nil {
-			return
-		}
-		if !bytes.HasPrefix(body, p.read) || !bytes.HasSuffix(p.read, []byte("0000")) {
-			t.Fatalf("%q was read of %q", p.read, body)
-		}
-		for _, ref := range p.refs {
-			if !strings.HasPrefix(ref, "refs/") || strings.ContainsAny(ref, " \n\x00*") || !bytes.Contains(p.read, []byte(" "+ref)) {
-				t.Fatalf("ref %q of %q", ref, body)
-			}
-		}
-	})
-}
-
-// gitHub is a fake GitHub that programs of the host reach through a gateway.
-type gitHub struct {
-	*runnertest.GitHub
-	s          *sandbox
-	work, url  string
-	ca         string
-	shop, more *runnertest.Repository
-}
-
-func newGitHub(t *testing.T, push ...string) *gitHub {
-	needs(t, "git")
-	p := newPKI(t)
-	cert := p.issue("git.example", time.Now().Add(time.Hour))
-	gh := &gitHub{GitHub: runnertest.NewGitHub(t, runnertest.GitHubConfig{Certificate: &cert}), work: t.TempDir()}
-	gh.shop, gh.more = gh.AddRepository("acme/shop"), gh.AddRepository("acme/other")
-	gh.shop.WriteFile("README.md", "hello\n")
-	gh.more.WriteFile("README.md", "other\n")
-	gh.AddToken(runnertest.Token{Text: realToken, Permissions: map[string]string{"contents": "write"}})
-	_, port, _ := strings.Cut(gh.Addr(), ":")
-	var number int
-	fmt.Sscan(port, &number)
-	c := token(t, "git.example")
-	c.Scheme, c.Username, c.GitHub = Basic, "x-access-token", shopScope(push...)
-	gh.s = newSandboxWith(t, Config{
-		Policy: mustPolicy(t, "  allow: [{host: git.example, port: %d, private: true}]\n", number), CAs: [][]byte{p.pem}, Credentials: []Credential{c},
-	}, map[string][]string{"git.example": {"127.0.0.1"}})
-	gh.s.bridge("git.example", number)
-	gh.url, gh.ca = fmt.Sprintf("https://git.example:%d/", number), filepath.Join(t.TempDir(), "ca.pem")
-	t.Setenv("GIT_SSL_CAINFO", gh.ca)
-	if err := os.WriteFile(gh.ca, gh.s.g.Authority(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return gh
-}
-
-func (gh *gitHub) git(dir string, args ...string) (string, error) {
-	port := strings.Trim(gh.url[strings.LastIndex(gh.url, ":"):], ":/")
-	cmd := gitCommand(dir, append([]string{"-c", "http.curloptResolve=git.example:" + port + ":127.0.0.2"}, args...)...)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
-}
-
-// TestGitThroughTheGateway is git itself, with git behind the fake GitHub: clone, fetch and push where they are allowed, and what it
-// says where they are not. What is refused never leaves.
-func TestGitThroughTheGateway(t *testing.T) {
-	gh := newGitHub(t, "refs/heads/agent/*")
-	work := filepath.Join(gh.work, "shop")
-	must := func(dir string, args ...string) {
-		t.Helper()
-		if out, err := gh.git(dir, args...); err != nil {
-			t.Fatalf("git %q: %v\n%s", args, err, out)
-		}
-	}
-	refused := func(want string, args ...string) {
-		t.Helper()
-		before := len(gh.Requests())
-		out, err := gh.git(work, args...)
-		if err == nil || !strings.Contains(out, want) {
-			t.Errorf("git %q: %v\n%s\nwant %q", args, err, out, want)
-		}
-		for _, r := range gh.Requests()[before:] {
-			if strings.HasSuffix(r.Path, receivePack) && r.Method == "POST" || strings.Contains(r.Path, "other") {
-				t.Errorf("git %q: %s %s got out", args, r.Method, r.Path)
-			}
-		}
-	}
-	must(gh.work, "clone", "-q", gh.url+"acme/shop.git", work)
-	must(work, "commit", "-q", "--allow-empty", "-m", "second")
-	must(work, "push", "origin", "HEAD:agent/one")
-	if head := strings.TrimSpace(git(t, work, "rev-parse", "HEAD")); gh.shop.Ref("refs/heads/agent/one") != head {
-		t.Errorf("the push did not arrive: %q, want %q", gh.shop.Ref("refs/heads/agent/one"), head)
-	}
-	must(work, "commit", "-q", "--amend", "--allow-empty", "-m", "another")
-	must(work, "push", "-f", "origin", "HEAD:agent/one")
-	must(work, "fetch", "-q", "origin")
-	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<17) // more than http.postBuffer even if it were not chunked
-	cmd := exec.Command("openssl", "rand", "3000000")
-	if random, err := cmd.Output(); err == nil {
-		big = random
-	}
-	if err := os.WriteFile(filepath.Join(work, "big"), big, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	must(work, "add", "big")
-	must(work, "commit", "-q", "-m", "big")
-	must(work, "push", "origin", "HEAD:agent/big")
-	refused(`remote: agent-sandbox: "refs/heads/main" may not be pushed; allowed: refs/heads/agent/*`, "push", "origin", "HEAD:main")
-	refused(`"refs/heads/main" may not be pushed`, "push", "origin", "HEAD:agent/two", "HEAD:main")
-	refused(`"refs/heads/main" may not be pushed`, "push", "origin", ":main")
-	refused("another repository", "ls-remote", gh.url+"acme/other.git")
-	refused("another repository", "push", gh.url+"acme/other.git", "HEAD:agent/one")
-	must(work, "push", "origin", ":agent/one")
-	if gh.shop.Ref("refs/heads/agent/two") != "" || gh.shop.Ref("refs/heads/agent/one") != "" {
-		t.Error("a ref is there that should not be")
-	}
-}
-
-// TestGitWithoutPush: without `push:` git is told before it has made a pack.
-func TestGitWithoutPush(t *testing.T) {
-	gh := newGitHub(t)
-	work := filepath.Join(gh.work, "shop")
-	if out, err := gh.git(gh.work, "clone", "-q", gh.url+"acme/shop.git", work); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	out, err := gh.git(work, "push", "origin", "HEAD:agent/one")
-	if err == nil || !strings.Contains(out, "remote: agent-sandbox: the policy allows no push") {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
 
 // TestGitHubRequests: a refusal says why, nothing of it leaves, and what a rule names goes without the credential.
 func TestGitHubRequests(t *testing.T) {

@@ -3,10 +3,8 @@ package rotate
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +13,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/secret"
 )
@@ -57,99 +54,6 @@ func TestRotate(t *testing.T) {
 		if err != nil || age.State != event.AgeFresh || age.Basis != basisRotated || age.Provenance != observed {
 			t.Errorf("the new key's age is %+v, %v", age, err)
 		}
-	}
-}
-
-// points are all places where a rotation can be stopped.
-func points(t *testing.T) []string {
-	t.Helper()
-	w := newWorld(t, "env")
-	var all []string
-	r := &rotation{cfg: w.config(), c: w.credential(), at: func(point string) { all = append(all, point) }}
-	if _, err := r.rotate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 14 {
-		t.Fatalf("only %d points: %q", len(all), all)
-	}
-	return all
-}
-
-// next are the ways in which the next call may find the source: as it was, or as the repository's secret is now.
-func (w *world) next(shell string) {
-	if shell == "a new job" {
-		w.env["MODEL_KEY"] = w.places()["repository"]
-	}
-}
-
-// lostAt tells how many keys nobody can know of after a stop at a point.
-func lostAt(point string) int {
-	if point == "the key is made" {
-		return 1
-	}
-	return 0
-}
-
-func TestRotateKilled(t *testing.T) {
-	all := points(t)
-	for _, source := range []string{"env", "file"} {
-		for _, shell := range []string{"the same shell", "a new job"} {
-			if source == "file" && shell == "a new job" {
-				continue // a file is what it is
-			}
-			for _, point := range all {
-				t.Run(strings.Join([]string{source, shell, point}, "/"), func(t *testing.T) {
-					t.Parallel()
-					w := newWorld(t, source)
-					kill(t, w, point)
-					w.alive("killed")
-					w.noSecrets()
-					w.next(shell)
-					result, err := Rotate(t.Context(), w.credential(), w.config(), Options{})
-					if err != nil {
-						t.Fatalf("the next call: %v", err)
-					}
-					w.finished("the next call", lostAt(point))
-					if result.Resumed != (point != "before creating") {
-						t.Errorf("resumed: %v", result.Resumed)
-					}
-				})
-			}
-		}
-	}
-}
-
-// kill has a process rotate that kills itself at a point.
-func kill(t *testing.T, w *world, point string) {
-	t.Helper()
-	order, err := json.Marshal(childOrder{w.recipe(), w.dir, w.github.API(), point, w.env})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childVariable+"="+string(order))
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() == 3 || strings.Contains(string(out), "still alive") {
-		t.Fatalf("the child was not killed: %v\n%s", err, out)
-	}
-}
-
-// A kill in the middle of what a killed one left, twice over.
-func TestRotateKilledAgain(t *testing.T) {
-	for _, second := range []string{"the key is made", "before created", "store 0 is next", "store 1 is next", "all places have it", "the old key is revoked"} {
-		t.Run(second, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, "env")
-			kill(t, w, "store 1 is next") // the repository has another key than Vault and the file
-			kill(t, w, second)
-			w.alive("killed twice")
-			w.next("a new job")
-			if _, err := Rotate(t.Context(), w.credential(), w.config(), Options{}); err != nil {
-				t.Fatal(err)
-			}
-			w.finished("the third call", lostAt(second))
-		})
 	}
 }
 
@@ -341,76 +245,4 @@ func TestRotateOneAtATime(t *testing.T) {
 		t.Errorf("the second one: %v", second)
 	}
 	w.finished("the first one", 0)
-}
-
-// Commands have the secrets in their environment, and not in their arguments.
-func TestRotateByCommands(t *testing.T) {
-	w := newWorld(t, "file")
-	script := func(name, body string) string {
-		w.write(name, "#!/bin/sh\nset -eu\ncase \"$*\" in *sk-test*|*admin*) exit 9;; esac\n"+body+"\n", 0o700)
-		return filepath.Join(w.dir, name)
-	}
-	src := strings.NewReplacer("DIR", w.dir, "CREATE", script("create", `[ "$AGENT_SANDBOX_TOKEN" = "$(cat "$1/admin")" ]; echo sk-test-new0123456789; echo made >&2`),
-		"PROVE", script("prove", `grep -qxF "$AGENT_SANDBOX_NEW" "$1/live"`),
-		"STORE", script("store", `printf %s "$AGENT_SANDBOX_NEW" >"$1/stored"`),
-		"REVOKE", script("revoke", `grep -vxF "$AGENT_SANDBOX_OLD" "$1/live" >"$1/rest"; mv "$1/rest" "$1/live"`)).Replace(`version: 1
-credentials:
-  model:
-    from: file:./key
-    rotation:
-      token: env:ADMIN
-      create: {command: [CREATE, DIR]}
-      prove: {command: [PROVE, DIR]}
-      store: [{file: ./key}, {command: [STORE, DIR]}]
-      revoke: {command: [REVOKE, DIR]}
-`)
-	w.write("admin", w.provider.Admin, 0o600)
-	w.write("live", w.old+"\nsk-test-new0123456789\n", 0o600)
-	result, err := Rotate(t.Context(), loadCredential(t, src), w.config(), Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{"key": "sk-test-new0123456789\n", "stored": "sk-test-new0123456789", "live": "sk-test-new0123456789\n"} {
-		if got, err := os.ReadFile(filepath.Join(w.dir, name)); err != nil || string(got) != want {
-			t.Errorf("%s is %q, %v", name, got, err)
-		}
-	}
-	if result.Revocation != event.RevocationVerified || result.Stores[1].Verified {
-		t.Errorf("result %+v", result)
-	}
-}
-
-func TestPick(t *testing.T) {
-	answer := secret.New(`{"a": {"b/c": ["x", {"~": "y"}]}, "n": 12345678901234567890, "e": "", "o": {}}`)
-	for pointer, want := range map[string]string{"/a/b~1c/0": "x", "/a/b~1c/1/~0": "y", "/n": "12345678901234567890", "/e": "", "/o": "", "/a/b~1c/2": "", "/a/b~1c/x": "", "/n/x": "", "/z": ""} {
-		if got, err := pick(answer, pointer); got != want || (err == nil) != (want != "") {
-			t.Errorf("pick(%q) = %q, %v, want %q", pointer, got, err, want)
-		}
-	}
-	if got, err := pick(secret.New(" key\n"), ""); got != "key" || err != nil {
-		t.Errorf("the whole answer is %q, %v", got, err)
-	}
-	if _, err := pick(secret.New("no JSON"), "/a"); err == nil {
-		t.Error("an answer that is no JSON was taken")
-	}
-}
-
-// Each value is escaped for where it stands.
-func TestRequest(t *testing.T) {
-	v := values{token: secret.New(`t"&`), newID: "a/b?c"}
-	for kind, want := range map[string]string{"": `{"k":"t\"\u0026"}`, "application/x-www-form-urlencoded": `{"k":"t%22%26"}`} {
-		step := policy.RotationStep{Request: policy.StepRequest{Method: "POST", URL: "https://api.example.com/{new-id}"}, Body: `{"k":"{token}"}`, Headers: map[string]string{"X-A": "{token}"}}
-		if kind != "" {
-			step.Headers["Content-Type"] = kind
-		}
-		req, err := request(t.Context(), step, v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body := make([]byte, 100)
-		n, _ := req.Body.Read(body)
-		if string(body[:n]) != want || req.URL.EscapedPath() != "/a%2Fb%3Fc" || req.Header.Get("X-A") != `t"&` {
-			t.Errorf("%q: %s %s %v", kind, req.URL, body[:n], req.Header)
-		}
-	}
 }
