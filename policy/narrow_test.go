@@ -50,8 +50,8 @@ func TestNarrowCredentialHosts(t *testing.T) {
 	}
 }
 
-func TestNarrowLowers(t *testing.T) {
-	ceiling := loadAs(t, "ceiling.yaml", `
+// companyPolicy is a ceiling.
+const companyPolicy = `
 image: debian:13
 workspace: {mode: overlay, hide: ["*.secret", "!.env.test"], protect: {reject: [deploy/]}}
 mounts: [{source: /opt/sdk, target: /x}]
@@ -68,8 +68,10 @@ resources: {memory: 2GiB, timeout: 10m, cpus: 1}
 evidence: {sign: key, retain: 365d, include: [patch], attest: true}
 credentials:
   model: {from: "env:KEY", host: api.example.org, rotate: 30d, rules: ["POST /v1/**"], header: x-api-key}
-`)
-	project := loadAs(t, "project.yaml", `
+`
+
+// greedyPolicy asks for more than companyPolicy has, in all that there is.
+const greedyPolicy = `
 user: root
 seccomp: default
 workspace: {mode: bind, hide: ["!.env.test", "!.env", "more/"]}
@@ -83,7 +85,10 @@ resources: {memory: 8GiB, pids: 4000, cpus: 0.5}
 evidence: {sign: none, include: [prompt]}
 credentials:
   model: {from: "env:KEY", deliver: env, env: KEY}
-`)
+`
+
+func TestNarrowLowers(t *testing.T) {
+	ceiling, project := loadAs(t, "ceiling.yaml", companyPolicy), loadAs(t, "project.yaml", greedyPolicy)
 	out, narrowings, err := Narrow(project, ceiling)
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +118,7 @@ credentials:
 	if c.Deliver != DeliverInject || c.Hosts[0].String() != "api.example.org" || len(c.Rules) != 1 || c.Header != "x-api-key" || c.Rotate != 30*day {
 		t.Errorf("credential %+v", c)
 	}
-	if project.Workspace.Mode != ModeBind || !project.Mounts[0].ReadOnly == true && project.Mounts[0].ReadOnly || project.Resources.Memory != 8*GiB {
+	if project.Workspace.Mode != ModeBind || project.Resources.Memory != 8*GiB {
 		t.Error("Narrow changed its argument")
 	}
 	if !out.Mounts[0].ReadOnly || project.Mounts[0].ReadOnly {

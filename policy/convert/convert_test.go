@@ -23,12 +23,31 @@ func convert(t *testing.T, kind string, s Source) (policyText, left string) {
 	return string(c.Policy), b.String()
 }
 
-func TestFrom(t *testing.T) {
-	tests := []struct {
-		name, kind   string
-		source       Source
-		policy, left string
-	}{
+// fromTest is a source, the policy that is made of it, and what is left out, a line for each.
+type fromTest struct {
+	name, kind   string
+	source       Source
+	policy, left string
+}
+
+func checkFrom(t *testing.T, tests []fromTest) {
+	t.Helper()
+	for _, tt := range tests {
+		text, left := convert(t, tt.kind, tt.source)
+		if diff := cmp.Diff(tt.policy, text); diff != "" {
+			t.Errorf("%s: policy (-want +got):\n%s", tt.name, diff)
+		}
+		if diff := cmp.Diff(tt.left, left); diff != "" {
+			t.Errorf("%s: left out (-want +got):\n%s", tt.name, diff)
+		}
+		if strings.Contains(text+left, "hunter2") {
+			t.Errorf("%s: a value of the environment is shown", tt.name)
+		}
+	}
+}
+
+func TestFromClaude(t *testing.T) {
+	checkFrom(t, []fromTest{
 		{
 			"claude", "claude",
 			Source{Name: "settings.json", Text: []byte(`{
@@ -72,6 +91,12 @@ sandbox.enabled
 env
 `,
 		},
+		{"nothing", "claude", Source{Name: "a\nb", Text: []byte(`{}`)}, "# Converted from \"a\\nb\".\nversion: 1\n", ""},
+	})
+}
+
+func TestFromDomainLists(t *testing.T) {
+	checkFrom(t, []fromTest{
 		{
 			"srt", "srt",
 			Source{Name: "srt.json", Text: []byte(`{"network":{"allowedDomains":["github.com","*.github.com"],"deniedDomains":[]},"filesystem":{"denyRead":["~/.ssh","/etc/x","./keys"],"allowWrite":["."]},"enableWeakerNestedSandbox":true}`)},
@@ -97,6 +122,11 @@ network:
 `,
 			"domain: *.googleapis.com\ndomain: *\ndomain: *.co.uk\ndomain: api-*.example.org\nports\n",
 		},
+	})
+}
+
+func TestFromDevcontainer(t *testing.T) {
+	checkFrom(t, []fromTest{
 		{
 			"devcontainer", "devcontainer",
 			Source{
@@ -158,20 +188,7 @@ init-firewall.sh: DNS to any host
 			"# Converted from \"init-firewall.sh\".\nversion: 1\nnetwork:\n  allow:\n    - a.example\n    - b.example\n", "",
 		},
 		{"an image", "devcontainer", Source{Name: "devcontainer.json", Text: []byte(`{"image":"mcr.example/base:1"}`)}, "# Converted from \"devcontainer.json\".\nversion: 1\nimage: \"mcr.example/base:1\"\n", ""},
-		{"nothing", "claude", Source{Name: "a\nb", Text: []byte(`{}`)}, "# Converted from \"a\\nb\".\nversion: 1\n", ""},
-	}
-	for _, tt := range tests {
-		text, left := convert(t, tt.kind, tt.source)
-		if diff := cmp.Diff(tt.policy, text); diff != "" {
-			t.Errorf("%s: policy (-want +got):\n%s", tt.name, diff)
-		}
-		if diff := cmp.Diff(tt.left, left); diff != "" {
-			t.Errorf("%s: left out (-want +got):\n%s", tt.name, diff)
-		}
-		if strings.Contains(text+left, "hunter2") {
-			t.Errorf("%s: a value of the environment is shown", tt.name)
-		}
-	}
+	})
 }
 
 func TestFromRefuses(t *testing.T) {

@@ -29,13 +29,25 @@ func say(found []site) []string {
 
 const notFull = ": is not written in full"
 
-func TestParsers(t *testing.T) {
-	tests := []struct {
-		name  string
-		parse parser
-		text  string
-		want  []string
-	}{
+// parserTest is a text, and what is found in it as say has it.
+type parserTest struct {
+	name  string
+	parse parser
+	text  string
+	want  []string
+}
+
+func checkParsers(t *testing.T, tests []parserTest) {
+	t.Helper()
+	for _, tt := range tests {
+		if diff := cmp.Diff(tt.want, say(tt.parse(tt.text))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+func TestParseNode(t *testing.T) {
+	checkParsers(t, []parserTest{
 		{"npmrc", parseNpmrc, `
 ; registry=https://comment.example/
 registry = https://npm.corp.example:8443/api/
@@ -57,6 +69,11 @@ npmScopes:
 		{"yarn classic", parseYarnClassic, "# c\nregistry \"https://a.example\"\n\"@x:registry\" \"https://b.example\"\nlastUpdateCheck 1\n", []string{"a.example:443 2 registry", "b.example:443 3 @x:registry"}},
 		{"npm config", parseNpmConfig, `{"registry":"https://a.example/","@x:registry":"https://b.example","cafile":"https://no.example","registry2":1}`, []string{"b.example:443 0 @x:registry", "a.example:443 0 registry"}},
 		{"npm config, damaged", parseNpmConfig, `{"registry":`, []string{}},
+	})
+}
+
+func TestParseGo(t *testing.T) {
+	checkParsers(t, []parserTest{
 		{"goproxy", parseGoProxy, "https://a.example/go|http://b.example,direct", []string{"a.example:443 0 GOPROXY", "b.example:80 0 GOPROXY"}},
 		{"goproxy off", parseGoProxy, "https://a.example,off,https://b.example", []string{"a.example:443 0 GOPROXY"}},
 		{"goproxy direct", parseGoProxy, "direct", []string{"direct: fetches modules from their own repositories"}},
@@ -66,6 +83,11 @@ npmScopes:
 		{"gosumdb key and address", parseGoSumDB, "sum.example.org+033de0ae+Ac4z https://a.example/sum", []string{"a.example:443 0 GOSUMDB"}},
 		{"gosumdb key", parseGoSumDB, "sum.example.org+033de0ae+Ac4z/x", []string{"sum.example.org:443 0 GOSUMDB"}},
 		{"gosumdb off", parseGoSumDB, "off", []string{"nothing"}},
+	})
+}
+
+func TestParseApt(t *testing.T) {
+	checkParsers(t, []parserTest{
 		{"apt list", parseAptList, `
 # deb http://comment.example/debian x main
 deb [arch=amd64 signed-by=/usr/x.gpg] http://mirror.example/debian stable main # http://no.example
@@ -92,6 +114,11 @@ types: deb
 uris: http://d.example
 `, []string{"a.example:80 3", "b.example:443 4", "c.example:80 6", "d.example:80 14"}},
 		{"apt mirrors", parseAptMirrors, "# x\nhttp://a.example/debian\tpriority:1\nhttps://b.example\n", []string{"a.example:80 2", "b.example:443 3"}},
+	})
+}
+
+func TestParsePython(t *testing.T) {
+	checkParsers(t, []parserTest{
 		{"pip.conf", parsePipConf, `
 [global]
 index-url = https://user:pass@pip.example/simple
@@ -135,6 +162,11 @@ url = "https://no.example"
 """
 `, []string{"a.example:443 5", "b.example:443 7", "c.example:80 8", "d.example:443 10", "e.example:443 13", "f.example:443 15"}},
 		{"uv.toml", parseUV, "[[index]]\nurl = \"https://a.example\"\n[pip]\nindex-url = \"https://b.example\"\n[other]\nurl=\"https://no.example\"\n", []string{"a.example:443 2", "b.example:443 4"}},
+	})
+}
+
+func TestParseCargoAndMaven(t *testing.T) {
+	checkParsers(t, []parserTest{
 		{"cargo", parseCargo, `
 [source.crates-io]
 replace-with = "mirror"
@@ -167,12 +199,7 @@ X = "https://no.example"
 <distributionManagement><repository><url>https://no.example</url></repository></distributionManagement>
 </project>`, []string{"a.example:443 2", notFull, ": the address can't be read"}},
 		{"not XML", parseMaven, "<project><repositories><repository><url>https://a.example", []string{}},
-	}
-	for _, tt := range tests {
-		if diff := cmp.Diff(tt.want, say(tt.parse(tt.text))); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
-		}
-	}
+	})
 }
 
 func TestSiteOf(t *testing.T) {
