@@ -49,12 +49,7 @@ Exit status: 1 when nothing was applied because of a conflict or a protected pat
 			if err := f.check(args[1:]); err != nil {
 				return err
 			}
-			return a.withRun(args[0], func(r *runs.Run) error {
-				if err := a.ownRun(r, args[0]); err != nil {
-					return err
-				}
-				return a.apply(cmd.Context(), r, args[1:], f)
-			})
+			return a.withRun(args[0], func(r *runs.Run) error { return a.apply(cmd.Context(), r, args[1:], f) })
 		},
 	}
 	flags := c.Flags()

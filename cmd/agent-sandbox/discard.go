@@ -65,9 +65,6 @@ func (a *app) discardNamed(name string, f discardFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := a.ownRun(r, name); err != nil {
-		return err
-	}
 	return a.discard(r, f)
 }
 

@@ -11,47 +11,37 @@ import (
 // newest is what names a run without an id: the newest one.
 const newest = "last"
 
-// findRun is the run that name means. Two projects are often worked on at a time, so "last" is the newest run of the project around the current
-// directory; where that has none, the newest of all. Whenever these differ, a line says so.
+// findRun is the run that name means. Two projects are often worked on at a time: where "last" is a run of another project than the one around the
+// current directory, a line says so, and which the last one of this project is.
 func (a *app) findRun(store *runs.Store, name string) (*runs.Run, error) {
 	r, err := store.Resolve(name)
 	if err != nil || name != newest {
 		return r, err
 	}
 	project, _, err := a.project("")
-	if err != nil {
+	if err != nil || !isProject(project) || sameDir(projectOf(r), project) {
 		return r, nil //nolint:nilerr // the current directory is gone, and with it the question which project it is of
 	}
-	of := projectOf(r)
-	if sameDir(of, project) {
-		return r, nil
-	}
-	list, err := store.List(0)
+	own, err := lastOf(store, project)
 	if err != nil {
 		return nil, err
 	}
-	for _, own := range list {
-		if sameDir(projectOf(own), project) {
-			fmt.Fprintf(a.stderr, "agent-sandbox: run %s, the last one of this project; %s of %s is newer\n", own.ID, r.ID, printableLine(of))
-			return own, nil
-		}
-	}
-	if isProject(project) {
-		fmt.Fprintf(a.stderr, "agent-sandbox: this project has no run; the last one of all is %s, of %s\n", r.ID, printableLine(of))
-	}
+	fmt.Fprintf(a.stderr, "agent-sandbox: the last run is %s, of %s; %s\n", r.ID, printableLine(projectOf(r)), own)
 	return r, nil
 }
 
-// ownRun refuses what "last" means where the current directory's project has no run: to change another project takes its run's id.
-func (a *app) ownRun(r *runs.Run, name string) error {
-	if name != newest {
-		return nil
+// lastOf says which run of a project is its newest.
+func lastOf(store *runs.Store, project string) (string, error) {
+	list, err := store.List(0)
+	if err != nil {
+		return "", err
 	}
-	project, _, err := a.project("")
-	if err != nil || !isProject(project) || sameDir(projectOf(r), project) {
-		return err
+	for _, r := range list {
+		if sameDir(projectOf(r), project) {
+			return "of this project it is " + string(r.ID), nil
+		}
 	}
-	return fmt.Errorf("nothing was done: run %s is of another project\nhint: name it by its id, if that is what you mean", r.ID)
+	return "this project has none", nil
 }
 
 // projectOf is the directory that a run worked on, empty if its record does not tell.

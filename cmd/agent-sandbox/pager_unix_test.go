@@ -90,11 +90,11 @@ func TestTerminalIsSafe(t *testing.T) {
 		{"logs", "last"},
 		{"logs", "last", "--events"},
 		{"runs"},
-		{"apply", "20260101", "--dry-run", "--skip-protected"},
+		{"apply", "last", "--dry-run", "--skip-protected"},
 		{"diff", "last", "--json"},
 		{"show", "last", "--json"},
 		{"runs", "--json"},
-		{"apply", "20260101", "--dry-run", "--skip-protected", "--json"},
+		{"apply", "last", "--dry-run", "--skip-protected", "--json"},
 	}
 	for _, terminal := range []string{"TERM=xterm", "TERM=dumb"} {
 		for _, args := range commands {

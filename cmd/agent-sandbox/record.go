@@ -114,7 +114,7 @@ func (a *app) completeRuns(limit int) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}
-		offers := []cobra.Completion{cobra.CompletionWithDesc(newest, "the newest run of this project")}
+		offers := []cobra.Completion{cobra.CompletionWithDesc(newest, "the newest run")}
 		for _, r := range list {
 			s, err := r.Summary()
 			if err != nil {

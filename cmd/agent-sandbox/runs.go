@@ -20,8 +20,8 @@ func (a *app) runsCommand() *cobra.Command {
 		Use:   "runs",
 		Short: "List the runs, the newest first",
 		Long: `runs lists the runs of all projects, the newest first. Wherever another command wants a
-RUN, give the id, a prefix of it that no other run has, or "last": the newest run of the
-project that the current directory is in, or of all where that has none.`,
+RUN, give the id, a prefix of it that no other run has, or "last": the newest run of all.
+Where that is not of the project that one stands in, a line says so.`,
 		Example: `  agent-sandbox runs
   agent-sandbox runs --limit 0 --json`,
 		Args: cobra.NoArgs,
