@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
@@ -23,7 +24,7 @@ import (
 
 // cachesFlags are the flags of caches and caches prune.
 type cachesFlags struct {
-	workspace         string
+	workspace, larger string
 	all, dryRun, json bool
 }
 
@@ -61,15 +62,37 @@ func (a *app) cachesPruneCommand() *cobra.Command {
 		Use:   "prune",
 		Short: "Remove caches that no run is using",
 		Long: `prune removes the volumes that "caches" lists, but for those that a container uses. It removes no other
-volume, whatever its name.`,
+volume, whatever its name.
+
+Caches grow with every version of a package that is fetched, and nothing makes them smaller by itself. With --larger-than
+only those go that have outgrown it, such as in a job of every night: their next run fetches what it needs anew.`,
 		Example: `  agent-sandbox caches prune --dry-run
+  agent-sandbox caches prune --larger-than 5GiB
   agent-sandbox caches prune --workspace .`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.pruneCaches(cmd.Context(), f) },
 	}
 	f.register(c)
 	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "say which would go, and remove nothing")
+	c.Flags().StringVar(&f.larger, "larger-than", "", "only those that are larger than this `SIZE`, such as 5GiB")
 	return c
+}
+
+// outgrown tells which caches are larger than the flag says; without the flag all are.
+func (f cachesFlags) outgrown() (func(engine.CacheState) (bool, error), error) {
+	if f.larger == "" {
+		return func(engine.CacheState) (bool, error) { return true, nil }, nil
+	}
+	limit, err := policy.ParseBytes(f.larger)
+	if err != nil {
+		return nil, usage("--larger-than: %w", err)
+	}
+	return func(s engine.CacheState) (bool, error) {
+		if s.Bytes < 0 {
+			return false, fmt.Errorf("%s stays: the engine does not tell how large it is", s.Volume)
+		}
+		return s.Bytes > int64(limit), nil
+	}, nil
 }
 
 // withCaches calls f with the caches that the flags mean, sorted by project and kind.
@@ -153,10 +176,17 @@ type prunedCaches struct {
 func (a *app) pruneCaches(ctx context.Context, f cachesFlags) error {
 	report := prunedCaches{[]engine.Cache{}, []engine.Cache{}}
 	var errs []error
-	err := a.withCaches(ctx, f, false, func(e *engine.Engine, list []engine.CacheState) error {
+	outgrown, err := f.outgrown()
+	if err != nil {
+		return err
+	}
+	err = a.withCaches(ctx, f, f.larger != "", func(e *engine.Engine, list []engine.CacheState) error {
 		for _, s := range list {
-			var err error
-			if !f.dryRun {
+			goes, err := outgrown(s)
+			if err == nil && !goes {
+				continue
+			}
+			if err == nil && !f.dryRun {
 				err = e.RemoveCache(ctx, s.Cache)
 			}
 			switch {
@@ -175,6 +205,9 @@ func (a *app) pruneCaches(ctx context.Context, f cachesFlags) error {
 	}
 	if f.json {
 		return errors.Join(append(errs, a.answerJSON(report))...)
+	}
+	if len(report.Removed)+len(report.Left)+len(errs) == 0 {
+		fmt.Fprintln(a.stderr, "agent-sandbox: there is no such cache: nothing is to be removed")
 	}
 	word := "removed"
 	if f.dryRun {

@@ -128,6 +128,12 @@ func TestCaches(t *testing.T) {
 		t.Errorf("the other project's caches are %q", list)
 	}
 
+	if removed, left := u.prune("--workspace", other.project, "--larger-than", "1GiB"); len(removed)+len(left) > 0 {
+		t.Errorf("removed %q, left %q: none is that large", removed, left)
+	}
+	if removed, _ := u.prune("--workspace", u.project, "--larger-than", "2B", "--dry-run"); len(removed) != len(all) {
+		t.Errorf("%q are larger than 2 bytes, want all", removed)
+	}
 	p := u.start("--", "sh", "-c", "echo ready; cat")
 	p.line("ready")
 	removed, left := u.prune("--workspace", u.project)
