@@ -164,7 +164,7 @@ func isASCII(s string) bool {
 func (h Host) String() string {
 	switch {
 	case h.public:
-		return "(everything public)" // no spelling that the loader would read
+		return EverythingPublic
 	case h.addr.IsValid():
 		return h.addr.String()
 	case h.wildcard:

@@ -28,6 +28,9 @@ type LeftOut struct {
 	Why     string
 }
 
+// EverythingPublic stands for a host in the rules that AllowPublic makes, in records too. The loader would not read it.
+const EverythingPublic = "(everything public)"
+
 // AllowPublic is the policy with everything public allowed besides, for a run that the policy is learned from: every full name and
 // every public address, but for what the policy denies. Local networks stay as closed as they are; on other ports
 // than those of HTTP any protocol is let through. No file can say this, and a run that uses it has to record that it did.

@@ -9,12 +9,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
 )
 
 // scriptMakeRefused is "mkrefused ID PROJECT PROTO/TARGET[/TIMES]...": it leaves a run in the state directory that was refused
-// these: dns/NAME, tcp/HOST:PORT, udp/HOST:PORT, or txt/NAME for a look-up of that type.
+// these: dns/NAME, tcp/HOST:PORT, udp/HOST:PORT, or txt/NAME for a look-up of that type. kit/HOST:PORT and learned/HOST:PORT were reached.
 func scriptMakeRefused(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: mkrefused ID PROJECT PROTO/TARGET[/TIMES]...")
@@ -56,6 +57,12 @@ func refusal(arg string) (event.Event, error) {
 	}
 	host, port, _ := strings.Cut(words[1], ":")
 	n, err := strconv.ParseUint(port, 10, 16)
+	switch words[0] {
+	case "kit": // reached by an agent's kit
+		return event.Connection{Name: host, Port: uint16(n), Outcome: event.ConnectionAllowed, Rule: host, Count: 1}, err
+	case "learned": // reached while everything public was
+		return event.Connection{Name: host, Port: uint16(n), Outcome: event.ConnectionAllowed, Rule: policy.EverythingPublic, Count: 1}, err
+	}
 	e := event.ConnectionRefused{Proto: words[0], Port: uint16(n), Reason: "no rule allows the host", Count: count}
 	if _, notAddress := netip.ParseAddr(host); notAddress == nil {
 		e.Address = host

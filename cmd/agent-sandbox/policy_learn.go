@@ -128,8 +128,11 @@ func (a *app) learn(ctx context.Context, r *runs.Run, f learnFlags) error {
 		return err
 	}
 	refused, left := refusedRequests(summary.Refused)
-	for _, h := range summary.Hosts { // what the policy allows anyway is no addition
-		refused = append(refused, policy.Request{Host: h.Host, Port: h.Port})
+	for _, h := range summary.Hosts {
+		// What the policy or an agent's kit allowed is no addition: a run with that agent has it again.
+		if strings.Contains(h.Rule, policy.EverythingPublic) {
+			refused = append(refused, policy.Request{Host: h.Host, Port: h.Port})
+		}
 	}
 	reference, err := imageOf(runFlags{}, p, project)
 	if err != nil {
