@@ -15,11 +15,11 @@ const maxFound = 50
 
 // searchChanges warns of each file in which the agent left a secret. With `deliver: inject` none can be there. The change set is not
 // altered: it is what the agent made, and a patch with something else in it would break what it changes.
-func (r *run) searchChanges(cs *workspace.ChangeSet) error {
+func (r *run) searchChanges(cs *workspace.ChangeSet, blobs workspace.Blobs) error {
 	if r.secrets.set.IsEmpty() {
 		return nil
 	}
-	blobs, warned := workspace.OpenBlobs(r.dir.Dir()), 0
+	warned := 0
 	for i := range cs.Changes {
 		c := &cs.Changes[i]
 		names, err := r.secretsOf(c, blobs)

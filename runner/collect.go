@@ -99,14 +99,15 @@ func (r *run) keep(ctx context.Context, cs *workspace.ChangeSet, extractErr erro
 		return errors.Join(extractErr, err)
 	}
 	defer root.Close()
+	blobs := r.view.Blobs(cs)
 	err = workspace.SavePatch(ctx, r.dir.Dir(), cs, workspace.PatchConfig{
-		Old: workspace.HostFiles(root), Blobs: workspace.OpenBlobs(r.dir.Dir()), SHA256: len(cs.Commit) == sha256HexLen,
+		Old: workspace.HostFiles(root), Blobs: blobs, SHA256: len(cs.Commit) == sha256HexLen,
 	})
 	// Without a patch, for which the disk may have had no room, there is still all that `apply` takes.
 	if err := errors.Join(err, cs.Save(r.dir.Dir())); err != nil {
 		return errors.Join(extractErr, err)
 	}
-	return errors.Join(extractErr, r.nameFiles(root, cs), r.report(ctx, cs))
+	return errors.Join(extractErr, r.nameFiles(root, cs), r.report(ctx, cs, blobs))
 }
 
 const sha256HexLen = 64
@@ -115,7 +116,7 @@ const sha256HexLen = 64
 const maxProtectedEvents = 1000
 
 // report makes the events of a change set.
-func (r *run) report(ctx context.Context, cs *workspace.ChangeSet) error {
+func (r *run) report(ctx context.Context, cs *workspace.ChangeSet, blobs workspace.Blobs) error {
 	reported := 0
 	for _, c := range cs.Changes {
 		if c.Tier == workspace.NoTier || reported == maxProtectedEvents {
@@ -124,7 +125,7 @@ func (r *run) report(ctx context.Context, cs *workspace.ChangeSet) error {
 		reported++
 		r.rec.Emit(event.ProtectedTouched{Path: c.Path, Tier: string(c.Tier), Reason: c.Reason})
 	}
-	if err := r.searchChanges(cs); err != nil {
+	if err := r.searchChanges(cs, blobs); err != nil {
 		return err
 	}
 	digest, err := fileDigest(r.dir.Path(workspace.ChangesFile))

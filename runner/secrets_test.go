@@ -121,7 +121,7 @@ func TestChangesAreSearched(t *testing.T) {
 		{Path: "deleted", Old: &workspace.Node{Type: workspace.File, SHA256: sum}},
 		{Path: "link", New: &workspace.Node{Type: workspace.Symlink, Target: maskedSecret}},
 	}}
-	if err := r.searchChanges(cs); err != nil {
+	if err := r.searchChanges(cs, blobs); err != nil {
 		t.Fatal(err)
 	}
 	var files []string

@@ -109,7 +109,7 @@ func Apply(ctx context.Context, cfg ApplyConfig) (ApplyResult, error) {
 	if err != nil {
 		return res, fmt.Errorf("recover the interrupted apply: %w", err)
 	}
-	a := &applier{cfg: cfg, cs: cs, tree: tree, blobs: OpenBlobs(cfg.RunDir), res: &res, seen: map[string]fs.FileInfo{}}
+	a := &applier{cfg: cfg, cs: cs, tree: tree, blobs: cs.Blobs(cfg.RunDir), res: &res, seen: map[string]fs.FileInfo{}}
 	return res, a.run(ctx)
 }
 

@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,18 +13,36 @@ import (
 	"path/filepath"
 )
 
-// Blobs is the content store of a run: <run directory>/blobs/<sha256>, directory 0700, files 0600.
+// Blobs is the content store of a run: <run directory>/blobs/<sha256>, directory 0700, files 0600. What an agent wrote through an
+// overlay is in blobs/upper, where it wrote it: to give each of many files another name takes longer than all else that is done with it.
 // What is read is hashed again on the way out, so a blob that was altered never passes for the original.
 type Blobs struct {
-	dir string
+	dir    string
+	upper  map[string]string // by digest, where in blobs/upper a change set says that the content is
+	recent *recent           // may be nil
 }
+
+// upperBlobs is the upper directory of an overlay, in the store.
+const upperBlobs = BlobsDir + "/upper"
 
 // ErrBlobDamaged is returned, wrapped, when a blob's content does not have the digest that it is filed under.
 var ErrBlobDamaged = errors.New("blob does not match its digest")
 
-// OpenBlobs gives the store of a run directory. Nothing is made before the first Put.
+// OpenBlobs gives the store of a run directory, for what was Put there. Nothing is made before the first Put.
 func OpenBlobs(runDir string) Blobs {
 	return Blobs{dir: filepath.Join(runDir, BlobsDir)}
+}
+
+// Blobs gives the store of the run's directory with all the contents that Extract has kept for the change set.
+func (cs *ChangeSet) Blobs(runDir string) Blobs {
+	b := OpenBlobs(runDir)
+	b.upper = make(map[string]string)
+	for i := range cs.Changes {
+		if c := &cs.Changes[i]; c.needsBlob() {
+			b.upper[c.New.SHA256] = c.Path
+		}
+	}
+	return b
 }
 
 // Put stores what r gives and returns its SHA-256 (lower-case hex) and length. Content that is already there
@@ -52,8 +71,17 @@ func (b Blobs) Put(r io.Reader) (sum string, size int64, err error) {
 
 // Has reports whether content with this digest is stored.
 func (b Blobs) Has(sum string) bool {
-	info, err := os.Lstat(b.path(sum))
-	return validSHA256(sum) && err == nil && info.Mode().IsRegular()
+	switch {
+	case !validSHA256(sum):
+		return false
+	case b.inMemory(sum) != nil:
+		return true
+	}
+	f, err := b.open(sum)
+	if err == nil {
+		f.Close()
+	}
+	return err == nil
 }
 
 // Open gives the content with this digest. The last Read returns ErrBlobDamaged instead of io.EOF when the
@@ -62,11 +90,36 @@ func (b Blobs) Open(sum string) (io.ReadCloser, error) {
 	if !validSHA256(sum) {
 		return nil, fmt.Errorf("open blob %q: not a digest", sum)
 	}
-	f, err := os.Open(b.path(sum))
+	if content := b.inMemory(sum); content != nil {
+		return io.NopCloser(bytes.NewReader(content)), nil // hashed when it was read
+	}
+	f, err := b.open(sum)
 	if err != nil {
 		return nil, fmt.Errorf("open blob: %w", err)
 	}
 	return newVerifier(f, sum), nil
+}
+
+// inMemory is of what the change set needs alone: what is found must not depend on what there was room for.
+func (b Blobs) inMemory(sum string) []byte {
+	if _, kept := b.upper[sum]; !kept {
+		return nil
+	}
+	return b.recent.of(sum)
+}
+
+// open waits for no FIFO and follows no link out of the store: an agent has laid out blobs/upper.
+func (b Blobs) open(sum string) (*os.File, error) {
+	root, err := os.OpenRoot(b.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := openRegular(root, sum)
+	if path, kept := b.upper[sum]; kept && errors.Is(err, fs.ErrNotExist) {
+		return openRegular(root, "upper/"+path)
+	}
+	return f, err
 }
 
 func (b Blobs) path(sum string) string {

@@ -94,7 +94,7 @@ func CommitToBranch(ctx context.Context, cfg BranchConfig) (res BranchResult, er
 		return res, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	b := &branchMaker{cfg: cfg, cs: cs, res: &res, scratch: scratch}
+	b := &branchMaker{cfg: cfg, cs: cs, blobs: cs.Blobs(cfg.RunDir), res: &res, scratch: scratch}
 	if err := b.open(ctx); err != nil {
 		return res, fmt.Errorf("branch %s: %w", cfg.Branch, err)
 	}
@@ -109,6 +109,7 @@ func CommitToBranch(ctx context.Context, cfg BranchConfig) (res BranchResult, er
 type branchMaker struct {
 	cfg     BranchConfig
 	cs      *ChangeSet
+	blobs   Blobs
 	res     *BranchResult
 	scratch string
 	user    *userRepo

@@ -190,7 +190,7 @@ func (b *branchMaker) feedOne(out *bufio.Writer, c *Change) (id string, err erro
 	size := int64(len(c.New.Target))
 	if c.New.Type == File {
 		size = c.New.Size
-		r, err = openNew(c.Old, c.New, OpenBlobs(b.cfg.RunDir), func() (io.ReadCloser, error) { return b.host.open(c.source()) })
+		r, err = openNew(c.Old, c.New, b.blobs, func() (io.ReadCloser, error) { return b.host.open(c.source()) })
 		if err != nil {
 			return "", err
 		}

@@ -26,7 +26,7 @@ func ResultTree(ctx context.Context, runDir string, cs *ChangeSet) (id string, e
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	b := &branchMaker{cfg: BranchConfig{RunDir: runDir, Target: cs.Base}, cs: cs, res: &BranchResult{}, scratch: scratch}
+	b := &branchMaker{cfg: BranchConfig{RunDir: runDir, Target: cs.Base}, cs: cs, blobs: cs.Blobs(runDir), res: &BranchResult{}, scratch: scratch}
 	if err := b.open(ctx); err != nil {
 		return "", err
 	}

@@ -65,7 +65,7 @@ func FetchCommits(ctx context.Context, cfg CommitsConfig) (res CommitsResult, er
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	res.Branch = cfg.Branch
-	f := &commitFetcher{cfg: cfg, cs: cs, res: &res, scratch: scratch, blobs: OpenBlobs(cfg.RunDir), inflatable: maxInflated}
+	f := &commitFetcher{cfg: cfg, cs: cs, res: &res, scratch: scratch, blobs: cs.Blobs(cfg.RunDir), inflatable: maxInflated}
 	if err := f.open(ctx); err != nil {
 		return res, fmt.Errorf("fetch the agent's commits: %w", err)
 	}

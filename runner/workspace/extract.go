@@ -20,8 +20,8 @@ import (
 // the content, at From or Path. Version, Base, Started, Changes, Git and the tier of changes at hidden paths are
 // set; the rest is the caller's, who also has a Gate classify the set.
 //
-// With a *LimitError comes the part of the set that was read until then. In mode overlay the contents are moved out of
-// upper/, which is removed afterwards; so Extract is called once.
+// With a *LimitError comes the part of the set that was read until then. In mode overlay upper/ becomes a part of the blob store;
+// so Extract is called once.
 func (v *View) Extract(ctx context.Context, from Sources) (*ChangeSet, error) {
 	if v.extracted {
 		return nil, errors.New("extract workspace: it was extracted already")

@@ -20,11 +20,12 @@ import (
 
 // source is a file or symlink to read for the nodes that are in want of its digest.
 type source struct {
-	root  *os.Root
-	path  string
-	ours  bool // in the run's state: permissions may be changed to read it
-	nodes []*Node
-	of    []*entry // of each node
+	root   *os.Root
+	path   string
+	ours   bool    // in the run's state: permissions may be changed to read it
+	recent *recent // takes what was read; nil for none
+	nodes  []*Node
+	of     []*entry // of each node
 
 	sum  string // what reading gave
 	size int64
@@ -52,7 +53,7 @@ func (w *layers) digest(ctx context.Context) error {
 		if e.new != nil && e.origin != "" {
 			fromProject(e.origin, e.new, e)
 		} else if e.new != nil {
-			s := &source{root: w.state, path: "upper/" + path, ours: true}
+			s := &source{root: w.state, path: "upper/" + path, ours: true, recent: w.view.recent}
 			s.want(e.new, e)
 			all = append(all, s)
 		}
@@ -114,31 +115,65 @@ func neighbours[T any](list []T, of func(T) (*os.Root, string)) iter.Seq[[]T] {
 
 // readGroup reads files of one directory, which is opened once: each path is walked step by step, so that no link leads out of the root.
 func readGroup(ctx context.Context, group []*source, buf []byte) error {
-	at, name := group[0].root, func(p string) string { return p }
-	if dir, err := at.OpenRoot(path.Dir(group[0].path)); err == nil { // else each file tells what is wrong
-		defer dir.Close()
-		at, name = dir, path.Base
+	dir, err := group[0].root.OpenRoot(path.Dir(group[0].path))
+	if err != nil {
+		return failAll(group, err)
 	}
+	defer dir.Close()
+	files, err := newOpener(dir)
+	if err != nil {
+		return failAll(group, err)
+	}
+	defer files.close()
 	for _, s := range group {
-		s.read(ctx, at, name(s.path), buf)
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		name := path.Base(s.path)
+		if s.nodes[0].Type == Symlink {
+			s.link, s.err = dir.Readlink(name)
+			continue
+		}
+		s.err = s.read(ctx, files, name, buf)
+		if s.ours && errors.Is(s.err, fs.ErrPermission) {
+			if s.err = dir.Chmod(name, 0o600); s.err == nil {
+				s.err = s.read(ctx, files, name, buf)
+			}
 		}
 	}
 	return nil
 }
 
-func (s *source) read(ctx context.Context, at *os.Root, name string, buf []byte) {
-	if s.nodes[0].Type == Symlink {
-		s.link, s.err = at.Readlink(name)
-		return
+// failAll leaves it to fill whether that is an error.
+func failAll(group []*source, err error) error {
+	for _, s := range group {
+		s.err = err
 	}
-	s.sum, s.size, s.err = hashFile(ctx, at, name, buf)
-	if s.ours && errors.Is(s.err, fs.ErrPermission) {
-		if s.err = at.Chmod(name, 0o600); s.err == nil {
-			s.sum, s.size, s.err = hashFile(ctx, at, name, buf)
-		}
+	return nil
+}
+
+// read takes the digest and the length of a regular file.
+func (s *source) read(ctx context.Context, files opener, name string, buf []byte) error {
+	f, err := files.open(name)
+	if err != nil {
+		return err
 	}
+	defer f.close()
+	n, err := io.ReadFull(f, buf)
+	if err == io.EOF || err == io.ErrUnexpectedEOF { // all of it, as of nearly every file
+		sum := sha256.Sum256(buf[:n])
+		s.sum, s.size = hex.EncodeToString(sum[:]), int64(n)
+		s.recent.add(s.sum, buf[:n])
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	h.Write(buf)
+	rest, err := io.CopyBuffer(onlyWriter{h}, contextReader{ctx, f}, buf)
+	s.sum, s.size = hex.EncodeToString(h.Sum(nil)), int64(n)+rest
+	return err
 }
 
 // fill completes the nodes. A file of the host that can't be read, or is another since it was listed, has no
@@ -163,18 +198,7 @@ func (s *source) fill() error {
 
 var errNotRegular = errors.New("not a regular file any more")
 
-// hashFile gives the digest and the length of a regular file. It never waits for the other end of a FIFO.
-func hashFile(ctx context.Context, root *os.Root, path string, buf []byte) (sum string, size int64, err error) {
-	f, err := openRegular(root, path)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	size, err = io.CopyBuffer(onlyWriter{h}, contextReader{ctx, f}, buf)
-	return hex.EncodeToString(h.Sum(nil)), size, err
-}
-
+// openRegular never waits for the other end of a FIFO.
 func openRegular(root *os.Root, path string) (*os.File, error) {
 	f, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

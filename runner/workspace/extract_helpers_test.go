@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,12 +145,23 @@ func contentOf(t testing.TB, v *View, c *Change, before treeState) string {
 		}
 		return before[from].Content
 	}
-	data, err := os.ReadFile(OpenBlobs(v.cfg.StateDir).path(c.New.SHA256))
+	data := readBlob(t, (&ChangeSet{Changes: []Change{*c}}).Blobs(v.cfg.StateDir), c.New.SHA256)
+	if hashString(data) != c.New.SHA256 || int64(len(data)) != c.New.Size {
+		t.Fatalf("blob of %q is damaged", c.Path)
+	}
+	return data
+}
+
+func readBlob(t testing.TB, blobs Blobs, sum string) string {
+	t.Helper()
+	r, err := blobs.Open(sum)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if hashString(string(data)) != c.New.SHA256 || int64(len(data)) != c.New.Size {
-		t.Fatalf("blob of %q is damaged", c.Path)
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return string(data)
 }

@@ -34,6 +34,7 @@ func (v *View) extractOverlay(ctx context.Context, xattrs XattrReader) ([]Change
 		return nil, err
 	}
 	defer state.Close()
+	v.recent = new(recent)
 	w := &layers{view: v, delta: newDelta(v), lower: project, host: newHost(project), state: state, attrs: attrs}
 	return w.extract(ctx)
 }
@@ -60,6 +61,8 @@ type layers struct {
 	host  *host    // the same, to look at paths
 	state *os.Root // with upper/ and blobs/ in it
 	attrs map[string]ovl.Attrs
+
+	files []string // the regular files in upper/, in the order of their directories
 }
 
 // final is what the agent had at a path.
@@ -88,7 +91,7 @@ func (w *layers) extract(ctx context.Context) ([]Change, error) {
 	}
 	w.delta.settle()
 	changes := w.delta.changes()
-	if err := w.keep(changes); err != nil {
+	if err := w.keep(changes, over == nil); err != nil {
 		return nil, err
 	}
 	return changes, over
@@ -174,6 +177,7 @@ func (w *layers) record(p string, was fs.FileInfo, f final) error {
 		e.origin = f.lower
 		e.hostChanged = e.hostChanged || !f.info.IsDir() && changedSince(f.info, w.view.started)
 	} else if e.new.Type == File {
+		w.files = append(w.files, p)
 		if err := w.delta.spend(e.new.Size); err != nil {
 			delete(w.delta.entries, p)
 			return err

@@ -16,6 +16,9 @@ func findRenames(changes []Change, origin func(path string) string) []Change {
 			p.gone[keyOf(c, c.Old, name)] = append(p.gone[keyOf(c, c.Old, name)], i)
 		}
 	}
+	if len(p.gone) == 0 {
+		return changes
+	}
 	// What the overlay itself calls renamed comes first, then files that kept their name, then the rest: a
 	// guess must not take away the source of a better one.
 	p.join(func(c *Change) pairKey { return keyOf(c, c.New, "/"+origin(c.Path)) }, true)

@@ -52,6 +52,7 @@ type View struct {
 	held      []io.Closer // file descriptors that the engine opens through /proc
 	index     index       // of bind and copy: the project at the start
 	extracted bool
+	recent    *recent // of what Extract read
 }
 
 // Sources are where Extract reads from. Each mode needs its own and ignores the rest.
@@ -126,6 +127,13 @@ func (v *View) Upper() string {
 		return ""
 	}
 	return v.upper()
+}
+
+// Blobs gives the store with the contents of the change set that Extract returned. It has what was read last in memory.
+func (v *View) Blobs(cs *ChangeSet) Blobs {
+	b := cs.Blobs(v.cfg.StateDir)
+	b.recent = v.recent
+	return b
 }
 
 // Started is when the view was prepared: what changes on the host later is reported as HostChanged.
