@@ -237,6 +237,7 @@ type ending struct {
 	reason event.ExitReason
 	why    string // for people, where the reason alone does not tell
 	signal int    // that cancelled the run
+	silent bool   // the guest did not live to tell
 }
 
 // stopped tells whether it was our doing.

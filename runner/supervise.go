@@ -173,13 +173,13 @@ func (s *stopper) end(exit link.Exit) ending {
 
 // lost is the end of an agent whose sandbox ended with it, or is about to be ended.
 func lost(reason event.ExitReason) ending {
-	return ending{exit: link.Exit{Code: exitFailure, OOMKills: -1, PeakMemory: -1, CPUMicros: -1, PeakPIDs: -1}, reason: cmp.Or(reason, event.Killed)}
+	return ending{exit: link.Exit{Code: exitFailure, OOMKills: -1, PeakMemory: -1, CPUMicros: -1, PeakPIDs: -1}, reason: cmp.Or(reason, event.Killed), silent: true}
 }
 
 // exited is the event of the agent's end.
 func exited(e ending) event.AgentExited {
 	out := event.AgentExited{
-		Code: e.exit.Code, Reason: e.reason, Error: e.exit.Error,
+		Code: e.exit.Code, Reason: e.reason, Error: e.exit.Error, Silent: e.silent,
 		OOMKills: e.exit.OOMKills, PeakMemory: e.exit.PeakMemory, CPUMicros: e.exit.CPUMicros, PeakPIDs: e.exit.PeakPIDs,
 	}
 	if e.exit.Signal != 0 {

@@ -129,7 +129,7 @@ func TestRunEngineDies(t *testing.T) {
 		t.Errorf("the runner ended %s after the engine", took)
 	}
 	s, err := u.last().Summary()
-	if err != nil || s.Outcome != event.Errored || s.ExitCode != exitFailure || s.Log.State != event.LogComplete {
+	if err != nil || s.Outcome != event.Errored || s.ExitCode != exitFailure || s.Log.State != event.LogComplete || s.Agent == nil || !s.Agent.Silent {
 		t.Errorf("recorded as %+v (%v)", s, err)
 	}
 	if !strings.Contains(r.stderr, "the sandbox ended while the agent ran") {

@@ -203,6 +203,8 @@ type AgentExited struct {
 	Signal string     `json:"signal,omitempty"` // "SIGKILL"; empty unless a signal ended it
 	Reason ExitReason `json:"reason"`
 	Error  string     `json:"error,omitempty"`
+	// Silent says that the guest did not live to tell: the code is the runner's, and the numbers are not known.
+	Silent bool `json:"silent,omitempty"`
 
 	OOMKills   int64 `json:"oom_kills"`   // processes killed for memory; this and the next three: -1 when not visible
 	PeakMemory int64 `json:"peak_memory"` // bytes; it can exceed the limit by what the kernel had to charge

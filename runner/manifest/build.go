@@ -214,6 +214,9 @@ func (b *builder) outcome() {
 	switch a := s.Agent; {
 	case a != nil:
 		o.Agent = &AgentEnd{Code: a.Code, Signal: a.Signal, Reason: string(a.Reason), Error: b.text("outcome.agent.error", a.Error)}
+		if a.Silent {
+			b.missing("outcome.agent.code", "the sandbox ended before the guest could say it; the number is that of the run")
+		}
 	case b.agentRan():
 		b.missing("outcome.agent", "the runner died before the agent's end")
 	}

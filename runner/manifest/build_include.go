@@ -43,7 +43,11 @@ func (b *builder) include() error {
 			}
 		}
 		if name == "prompt" && size == 0 {
-			b.missing("included.prompt", "there was no task in words, or the runner that knew it died")
+			why := "no task was given in words"
+			if b.s.Start != nil && b.s.Start.Task != nil {
+				why = "the runner that knew it died"
+			}
+			b.missing("included.prompt", why)
 			continue
 		}
 		text := b.redacted(string(content))

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
 
@@ -142,7 +141,7 @@ func (b *builder) measured(m *event.GuestMeasured) *Measured {
 		}
 	}
 	out := &Measured{
-		Agent: process(m.Agent), Guest: process(m.Guest), Namespaces: b.texts("isolation.measured.namespaces", slices.Sorted(maps.Keys(m.Namespaces))),
+		Agent: process(m.Agent), Guest: process(m.Guest), Namespaces: b.texts("isolation.measured.namespaces", ownNamespaces(m.Namespaces)),
 		Mounts: m.Mounts, Interfaces: b.texts("isolation.measured.interfaces", slices.Sorted(slices.Values(m.Interfaces))),
 		CgroupMemory: m.Cgroup.MemoryBytes, CgroupPIDs: m.Cgroup.PIDs, CgroupCPUMicros: m.Cgroup.CPUMicros, Kernel: b.text("isolation.measured.kernel", m.Kernel),
 	}
@@ -150,6 +149,24 @@ func (b *builder) measured(m *event.GuestMeasured) *Measured {
 		out.TrustedCertificates = m.Trust.Certificates
 	}
 	return out
+}
+
+// ownNamespaces leaves out the kernel's first ones, which are the host's: their numbers are fixed
+// (https://github.com/torvalds/linux/blob/master/include/linux/proc_ns.h). Those of net and mnt are since Linux 6.18 alone, and the plan
+// gives each sandbox its own.
+func ownNamespaces(all map[string]string) []string {
+	first := []string{
+		"ipc:[4026531839]", "uts:[4026531838]", "user:[4026531837]", "pid:[4026531836]", "cgroup:[4026531835]", "time:[4026531834]",
+		"net:[4026531833]", "mnt:[4026531832]",
+	}
+	var own []string
+	for name, link := range all {
+		if !slices.Contains(first, link) {
+			own = append(own, name)
+		}
+	}
+	slices.Sort(own)
+	return own
 }
 
 // The controls of a probe.
@@ -234,14 +251,24 @@ func (b *builder) resources() {
 		l := b.plan.Container.Limits
 		r.MemoryLimit, r.CPULimit, r.PIDsLimit = l.Memory, l.CPUs, l.PIDs
 	}
+	a := b.s.Agent
 	seen := func(field string, n int64) *int64 {
-		if n < 0 {
+		switch {
+		case n >= 0:
+			return &n
+		case a.Silent:
+			b.missing(field, "the sandbox ended before the guest could say it")
+		default:
 			b.missing(field, "the engine does not let it be seen from inside")
-			return nil
 		}
-		return &n
+		return nil
 	}
-	if a := b.s.Agent; a != nil {
+	switch {
+	case a == nil && b.agentRan():
+		for _, field := range []string{"peak_memory", "cpu_micros", "peak_pids", "oom_kills"} {
+			b.missing("resources."+field, "the record has no end of the agent")
+		}
+	case a != nil:
 		r.PeakMemory, r.CPUMicros = seen("resources.peak_memory", a.PeakMemory), seen("resources.cpu_micros", a.CPUMicros)
 		r.PeakPIDs, r.OOMKills = seen("resources.peak_pids", a.PeakPIDs), seen("resources.oom_kills", a.OOMKills)
 	}

@@ -66,7 +66,7 @@ func fullInput(t testing.TB) Input {
 		},
 		event.Lowered{What: "network", Why: "no nfnetlink_log"},
 		event.GuestMeasured{
-			Agent: process, Guest: process, Namespaces: map[string]string{"net": "net:[1]"}, Interfaces: []string{"lo"},
+			Agent: process, Guest: process, Namespaces: map[string]string{"net": "net:[1]", "user": "user:[4026531837]"}, Interfaces: []string{"lo"},
 			Network: event.Capture{TCP: true, IPv6: true, Reasons: []string{"no nfnetlink_log"}}, Isolation: event.Isolation{StrictCalls: true, Reach: []string{"signal"}, Control: []string{"reach", "exposed"}},
 			Trust: &event.Trust{Certificates: 3}, Kernel: "6.12",
 		},
@@ -157,7 +157,27 @@ func TestBuildMarksWhatIsMissing(t *testing.T) {
 		"the runner died while the agent ran": {
 			[]event.Event{started, event.RunPlanned{}, event.RunnerIdentified{SHA256: "r"}, event.SourceState{Commit: "c", Detail: "late"}, event.GuestMeasured{}, agent},
 			fstest.MapFS{"plan.json": {Data: []byte(testPlan)}, "stdout.log": {Data: []byte("x")}},
-			[]string{"included.prompt", "logs.stderr", "logs.stdout", "outcome.agent", "source.dirty", "workspace"},
+			[]string{
+				"included.prompt", "logs.stderr", "logs.stdout", "outcome.agent", "resources.cpu_micros", "resources.oom_kills", "resources.peak_memory",
+				"resources.peak_pids", "source.dirty", "workspace",
+			},
+		},
+		"the sandbox was killed with the agent": {
+			[]event.Event{
+				started,
+				event.RunPlanned{},
+				event.RunnerIdentified{SHA256: "r"},
+				event.SourceState{},
+				event.GuestMeasured{},
+				agent,
+				event.AgentExited{Code: 125, Reason: event.Killed, Silent: true, OOMKills: -1, PeakMemory: -1, CPUMicros: -1, PeakPIDs: -1},
+				event.OutputKept{Stream: "stdout"},
+				event.OutputKept{Stream: "stderr"},
+			},
+			fstest.MapFS{"plan.json": {Data: []byte(testPlan)}},
+			[]string{
+				"included.prompt", "included.stdout", "outcome.agent.code", "resources.cpu_micros", "resources.oom_kills", "resources.peak_memory", "resources.peak_pids", "workspace",
+			},
 		},
 	} {
 		s := fold(tt.events...)
@@ -167,6 +187,9 @@ func TestBuildMarksWhatIsMissing(t *testing.T) {
 		for _, m := range p.Missing {
 			if m.Why == "" {
 				t.Errorf("%s: %s is missing without a reason", name, m.Field)
+			}
+			if strings.Contains(name, "killed") && strings.Contains(m.Why, "the engine") {
+				t.Errorf("%s: %s is missing for the reason of another: %s", name, m.Field, m.Why)
 			}
 			got = append(got, m.Field)
 		}

@@ -54,7 +54,8 @@ type Predicate struct {
 
 // Outcome is how a run ended.
 type Outcome struct {
-	// Result is `success`, `failure`, `timeout`, `cancelled`, `oom`, `refused`, `error` or `interrupted`.
+	// Result is `success`, `failure`, `timeout`, `cancelled`, `oom`, `refused`, `error` or `interrupted`. The first two and `oom` follow from
+	// what the guest says of the agent's end.
 	Result string `json:"result" enum:"success,failure,timeout,cancelled,oom,refused,error,interrupted"`
 	// Partial says that the record ends before the run did: the runner died, and whoever found the run wrote this.
 	Partial bool `json:"partial"`
@@ -90,8 +91,9 @@ type AgentEnd struct {
 	Code int `json:"code"`
 	// Signal is the one that ended it.
 	Signal string `json:"signal,omitempty"`
-	// Reason is `exited`, `signalled`, `timeout`, `oom`, `killed`, `cancelled` or `not-started`.
-	Reason string `json:"reason" from:"observed"`
+	// Reason is `exited`, `signalled`, `oom` or `not-started` by the guest's word, or `timeout`, `cancelled` or `killed`, which the runner saw
+	// itself.
+	Reason string `json:"reason"`
 	// Error says why it could not be started.
 	Error string `json:"error,omitempty"`
 }

@@ -80,7 +80,7 @@ type Measured struct {
 	Agent Process `json:"agent"`
 	// Guest is our program inside.
 	Guest Process `json:"guest"`
-	// Namespaces are those that the sandbox had for itself, sorted. Their numbers are in the audit log.
+	// Namespaces are those that were not the host's, sorted. Their numbers, and those of the others, are in the audit log.
 	Namespaces []string `json:"namespaces"`
 	// Mounts is how many places were mounted; each was compared with the plan.
 	Mounts int `json:"mounts"`
@@ -314,7 +314,8 @@ type Events struct {
 	Head string `json:"head"`
 	// Count is how many lines there are.
 	Count uint64 `json:"count"`
-	// State is `complete`, `torn` (it ends within a line; the head is that of the whole lines) or `damaged`.
+	// State is `complete` (no line is broken or lost; that of an interrupted run ends early), `torn` (it ends within a line; the head is that
+	// of the whole lines) or `damaged`.
 	State string `json:"state" enum:"complete,torn,damaged"`
 	// Detail says what is wrong with it.
 	Detail string `json:"detail,omitempty"`
