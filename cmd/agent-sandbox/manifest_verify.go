@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/org/agent-sandbox/runner/manifest"
+	"github.com/org/agent-sandbox/runner/runs"
 )
 
 // verifyFlags are the flags of manifest verify: what is accepted.
@@ -79,12 +80,14 @@ func (a *app) verifyManifests(f verifyFlags, names []string) error {
 	if err != nil {
 		return err
 	}
-	var all []verifiedManifestJSON
+	all := []verifiedManifestJSON{}
 	failed := false
+	var unread []error // one that can't be read hides nothing of the others
 	for _, name := range names {
 		out, err := a.verifyManifest(name, accept)
 		if err != nil {
-			return err
+			unread = append(unread, err)
+			continue
 		}
 		failed = failed || !out.OK
 		all = append(all, out)
@@ -94,8 +97,9 @@ func (a *app) verifyManifests(f verifyFlags, names []string) error {
 	} else {
 		err = a.answer(func(w io.Writer) error { return a.printVerifiedManifests(w, all) })
 	}
-	if err == nil && failed {
-		err = &statusError{code: exitError}
+	err = errors.Join(append(unread, err)...)
+	if failed {
+		return &statusError{code: exitError, err: err}
 	}
 	return err
 }
@@ -163,7 +167,7 @@ func (a *app) verifyManifest(name string, accept manifest.Acceptance) (out verif
 		out = verified(where, content, accept)
 		return nil
 	})
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, runs.ErrNotFound) {
 		err = usage("%w", err) // 1 would say that a manifest failed
 	}
 	return out, err
