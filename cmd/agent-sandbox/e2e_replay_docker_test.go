@@ -36,6 +36,15 @@ func TestReplay(t *testing.T) {
 	if !strings.Contains(r.stdout, "missing  commit") {
 		t.Errorf("other files than then are not told of:\n%s", r.stdout)
 	}
+	u.policy("credentials: {key: {from: 'env:REPLAYED_KEY', deliver: env, env: KEY}}\n")
+	with := u.command("run", "--", "true")
+	with.Env = append(with.Env, "REPLAYED_KEY=0123456789abcdef")
+	u.wantCode(u.finish(with), 0)
+	r = u.finish(u.command("replay", "--dry-run", "last"))
+	u.wantCode(r, 1)
+	if !strings.Contains(r.stdout, "REPLAYED_KEY is not set") {
+		t.Errorf("a credential that is not at hand is not told of:\n%s", r.stdout)
+	}
 	u.policy("seccomp: default\n")
 	r = u.finish(u.command("replay", "--dry-run", first))
 	u.wantCode(r, 1)

@@ -143,7 +143,17 @@ func (a *app) replayConfig(ctx context.Context, f replayFlags, old manifest.Pred
 		missing("policy", "the one at hand has the digest %s, the run's had %s", got, old.Policy.Digest)
 	}
 	a.replaySource(ctx, cfg.Project, old, missing)
-	return &cfg, a.replayImage(ctx, cfg.Engine, f.run.image, missing)
+	if err := a.replayImage(ctx, cfg.Engine, f.run.image, missing); err != nil || len(report.Missing) > 0 {
+		return &cfg, err
+	}
+	// The rest, such as the credentials, is what a run would be refused for.
+	if _, err := runner.DryRun(ctx, cfg); err != nil {
+		if refused, ok := errors.AsType[*runner.RefusedError](err); ok {
+			err = errors.New(refused.Reason)
+		}
+		missing("run", "%s", err)
+	}
+	return &cfg, nil
 }
 
 func (a *app) replaySource(ctx context.Context, project string, old manifest.Predicate, missing func(what, format string, args ...any)) {
