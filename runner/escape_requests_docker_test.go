@@ -77,6 +77,8 @@ func pipelines() []attack {
 		inspectedAttack("pipelining: bare LF", "k3", "GET /open/3 HTTP/1.1\nHost: HOST\n\n"+second, "2", "403", "400"),
 		inspectedAttack("pipelining: behind a WebSocket that the host ignores", "k4", httpRequest("GET /open/4", "HOST", "Connection: Upgrade", "Upgrade: websocket")+second, "2", "403", "ECONNRESET"),
 		inspectedAttack("a method that no rule has", "k5", httpRequest("DELETE /open/MARK", "HOST"), "1", "403"),
+		inspectedAttack("another method in a header", "k7", httpRequest("POST /open/MARK", "HOST", "Content-Length: 0", "X-HTTP-Method-Override: DELETE"), "1", "403"),
+		inspectedAttack("another path in a header", "k8", httpRequest("GET /open/MARK", "HOST", "X-Original-URL: /closed/"), "1", "403"),
 		h2("k6", "https://k6.ruled.example/open/1", "https://k6.ruled.example/closed/mark-k6"),
 		trace,
 	}

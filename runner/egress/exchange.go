@@ -136,6 +136,9 @@ func (x *exchange) decide() *end {
 	if e := checkHeaders(x.r.Header); e != nil {
 		return e
 	}
+	if e := x.checkStandIns(); e != nil {
+		return e
+	}
 	if e := scanHead(x.in.foreign, raw, x.r.Header); e != nil {
 		return e
 	}
@@ -167,6 +170,9 @@ func (x *exchange) ask() *end {
 	if e := x.checkGraphQL(); e != nil {
 		return e
 	}
+	if e := x.checkRelease(); e != nil {
+		return e
+	}
 	return x.checkLFS()
 }
 
@@ -180,6 +186,24 @@ func checkHeaders(header http.Header) *end {
 		if plain := strings.ReplaceAll(name, "_", "-"); plain != name &&
 			(isHopByHop(plain) || strings.EqualFold(plain, "Content-Length") || strings.EqualFold(plain, "Host")) {
 			return refuse(policy.CodeBadRequest, "a header has an underscore where a hyphen belongs")
+		}
+	}
+	return nil
+}
+
+// checkStandIns refuses headers by which servers take a request for one with another method or path, where the policy or a credential looks at
+// those: https://owasp.org/www-project-web-security-testing-guide/ has them as ways past access control.
+func (x *exchange) checkStandIns() *end {
+	looks := func(c *Credential) bool { return c.GitHub != nil || len(c.Rules) > 0 }
+	if !x.in.c.verdict.Inspect && !slices.ContainsFunc(x.in.bound, looks) {
+		return nil
+	}
+	for name, values := range x.r.Header {
+		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
+		case "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url":
+			if !slices.Equal(values, []string{x.r.Method}) {
+				return refuse(policy.CodeBadRequest, fmt.Sprintf("the header %s could make another request of it than the one that is decided: leave it out", name))
+			}
 		}
 	}
 	return nil

@@ -163,18 +163,23 @@ func (g *GitHub) checkREST(method string, t gitTarget) *end {
 	if g.ReadOnly {
 		return refuse(CodePermission, "the request would change something, and the credential has no permission but to read")
 	}
-	path := strings.ToLower(strings.Join(t.rest, "/"))
-	for _, way := range []string{"git/refs", "contents/", "merges", "merge-upstream", "branches/", "dispatches", "transfer"} {
-		if path == strings.TrimSuffix(way, "/") || strings.HasPrefix(path, strings.TrimSuffix(way, "/")+"/") {
+	path := strings.TrimSuffix(strings.ToLower(strings.Join(t.rest, "/")), ".json")
+	for _, way := range []string{"git/refs", "contents", "merges", "merge-upstream", "branches", "dispatches", "transfer", "import"} {
+		if path == way || strings.HasPrefix(path, way+"/") {
 			return refuse(CodeRef, "the request could change refs; push instead, to "+g.allowed())
 		}
 	}
-	if len(t.rest) == 0 {
-		return nil
-	}
-	first, last := strings.ToLower(t.rest[0]), strings.ToLower(t.rest[len(t.rest)-1])
-	if first == "pulls" && (last == "merge" || last == "update-branch") {
+	first, rest, _ := strings.Cut(path, "/")
+	last := path[strings.LastIndex(path, "/")+1:]
+	switch {
+	case first == "" && method == http.MethodDelete:
+		return refuse(CodeRef, "the request would delete the repository, with all refs")
+	case first == "pulls" && (last == "merge" || last == "update-branch"):
 		return refuse(CodeRef, "merging is for people: the request would change the pull request's branch")
+	case first == "deployments" && rest == "", first == "code-scanning" && last == "commits":
+		return refuse(CodeRef, "the request could change refs: a deployment merges the default branch, a fix is committed")
+	case first == "keys", first == "collaborators":
+		return refuse(CodeRef, "the request could let somebody push who is not held to "+g.allowed())
 	}
 	return nil
 }

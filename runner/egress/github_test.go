@@ -41,6 +41,17 @@ func TestGitHubScope(t *testing.T) {
 		{scoped, false, "PUT", "/repos/acme/shop/contents/README.md", CodeRef},
 		{scoped, false, "POST", "/repos/acme/shop/merges", CodeRef},
 		{scoped, false, "PUT", "/repos/acme/shop/pulls/1/merge", CodeRef},
+		{scoped, false, "POST", "/repos/acme/shop/git/refs.json", CodeRef},
+		{scoped, false, "POST", "/repos/acme/shop/deployments", CodeRef}, // merges the default branch, unless it is told not to
+		{scoped, false, "POST", "/repos/acme/shop/deployments/1/statuses", ""},
+		{scoped, false, "POST", "/repos/acme/shop/code-scanning/alerts/1/autofix/commits", CodeRef},
+		{scoped, false, "POST", "/repos/acme/shop/code-scanning/alerts/1/autofix", ""},
+		{scoped, false, "PUT", "/repos/acme/shop/import", CodeRef},
+		{scoped, false, "POST", "/repos/acme/shop/keys", CodeRef}, // of somebody who can push from elsewhere
+		{scoped, false, "PUT", "/repos/acme/shop/collaborators/mallory", CodeRef},
+		{scoped, false, "DELETE", "/repos/acme/shop", CodeRef},
+		{scoped, false, "PATCH", "/repos/acme/shop", ""},
+		{scoped, false, "POST", "/repos/acme/shop/releases", ""}, // its tag is read
 		{scoped, false, "GET", "/repos/acme/shop/contents/README.md", ""},
 		{scoped, false, "POST", "/graphql", ""},
 		{scoped, false, "GET", "/search/code", ""},
@@ -189,7 +200,7 @@ func TestGitHubRequests(t *testing.T) {
 	p, k := newPKI(t), &keeper{}
 	b := p.backend("a.example", true, k.serve)
 	c := token(t, "a.example")
-	c.GitHub = shopScope("refs/heads/agent/*")
+	c.GitHub = shopScope("refs/heads/agent/*", "refs/tags/agent-*")
 	c.GitHub.Scoped = true
 	for _, open := range []bool{false, true} {
 		network := "  allow: [{host: a.example, port: %d, private: true}]\n"
@@ -208,6 +219,18 @@ func TestGitHubRequests(t *testing.T) {
 			{"PATCH", "/repos/acme/shop/git/refs/heads/main", "", "ref", ""},
 			{"POST", "/graphql", `{"query":"mutation{createPullRequest(input:{}){clientMutationId}}"}`, "", "Bearer " + realToken},
 			{"POST", "/graphql", `{"query":"mutation{updateRef(input:{}){clientMutationId}}"}`, "ref", ""},
+			{"POST", "/graphql", `{"query":"mutation{createDeployment(input:{}){clientMutationId}}"}`, "ref", ""},
+			{"POST", "/graphql?query=mutation", `{"query":"{viewer{login}}"}`, "ref", ""},
+			// A release makes its tag where there is none.
+			{"POST", "/repos/acme/shop/releases", `{"tag_name":"v9","target_commitish":"agent/one"}`, "ref", ""},
+			{"PATCH", "/repos/acme/shop/releases/1", `{"tag_name":"v9"}`, "ref", ""},
+			{"PATCH", "/repos/acme/shop/releases/1", `{"draft":false}`, "ref", ""}, // the tag is that of the draft, whatever it is
+			{"POST", "/repos/acme/shop/releases/", `{"tag_name":"v9"}`, "ref", ""},
+			{"POST", "/repos/acme/shop/releases?tag_name=v9", `{"tag_name":"agent-1"}`, "ref", ""},
+			{"POST", "/repos/acme/shop/releases", `{"tag_name":"agent-1","tag_name":"v9"}`, "ref", ""},
+			{"POST", "/repos/acme/shop/releases", `{"tag_name":"agent-1/../v9"}`, "ref", ""},
+			{"POST", "/repos/acme/shop/releases", `{"tag_name":"agent-1"}`, "", "Bearer " + realToken},
+			{"POST", "/repos/acme/shop/releases/generate-notes", `{"tag_name":"v9"}`, "", "Bearer " + realToken},
 		} {
 			before := len(k.all())
 			resp, body := send(t, agent, tt.method, url+tt.path, tt.body)
@@ -221,6 +244,8 @@ func TestGitHubRequests(t *testing.T) {
 				t.Errorf("rules %v: %s %s: %d %s; the host saw %v", open, tt.method, tt.path, resp.StatusCode, body, seen)
 			case tt.body != "" && k.body[before] != tt.body:
 				t.Errorf("%s %s: the body %q arrived as %q", tt.method, tt.path, tt.body, k.body[before])
+			case tt.path == "/graphql" && seen[0].Get("Content-Type") != "application/json":
+				t.Errorf("%s %s: read as JSON, and passed on as %q", tt.method, tt.path, seen[0].Get("Content-Type"))
 			}
 		}
 	}

@@ -17,6 +17,7 @@ func changesRefs() []string {
 	return []string{
 		"createcommitonbranch", "createref", "updateref", "updaterefs", "deleteref", "mergebranch", "mergepullrequest", "updatepullrequestbranch",
 		"enablepullrequestautomerge", "enqueuepullrequest", "revertpullrequest", "createlinkedbranch", "transferrepository",
+		"createdeployment", // merges the default branch, unless it is told not to
 	}
 }
 
@@ -31,7 +32,7 @@ func (x *exchange) checkGraphQL() *end {
 	switch {
 	case err != nil:
 		return broken(CodeBroken, "the agent broke off")
-	case len(x.r.Header["Content-Encoding"]) > 0, len(body) > maxQuery, !ok:
+	case len(x.r.Header["Content-Encoding"]) > 0, x.query != "", len(body) > maxQuery, !ok:
 		return refuse(CodeRef, "the GraphQL request can't be read: it has to be one JSON object with a query of at most 1 MiB")
 	}
 	names := strings.FieldsFunc(strings.ToLower(query), func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') })
@@ -44,6 +45,7 @@ func (x *exchange) checkGraphQL() *end {
 		}
 	}
 	x.taken = body
+	x.r.Header["Content-Type"] = []string{"application/json"} // as it was read: the same text can be a form with another query
 	return nil
 }
 
