@@ -119,20 +119,51 @@ func TestInteractiveArgv(t *testing.T) {
 	}
 }
 
-func TestWithKit(t *testing.T) {
-	rules := func(p *Policy) (all []string) {
-		for _, r := range p.Network.Allow {
-			all = append(all, r.String())
-		}
-		return all
+// kitTest is a kit with a policy where these variables are set, and what the run then has.
+type kitTest struct {
+	kit, policy string
+	set         []string
+	credential  string // name and source
+	allow       []string
+	unset       string // a setting of the kit that the policy has
+}
+
+func (tt kitTest) check(t *testing.T, name string) {
+	t.Helper()
+	p := loadAs(t, "p.yaml", tt.policy)
+	before := p.Digest()
+	k, _ := p.Kit(tt.kit)
+	out, use, err := p.WithKit(k, setOf(tt.set...))
+	if err != nil {
+		t.Errorf("%s: %v", name, err)
+		return
 	}
-	for name, tt := range map[string]struct {
-		kit, policy string
-		set         []string
-		credential  string // name and source
-		allow       []string
-		unset       string // a setting of the kit that the policy has
-	}{
+	credential := ""
+	if len(out.Credentials) > 0 {
+		credential = out.Credentials[0].Name + " " + out.Credentials[0].From.String()
+	}
+	if out.Agent != tt.kit || credential != tt.credential || len(out.Credentials) > 1 || use.Added != (len(p.Credentials) == 0 && tt.credential != "") {
+		t.Errorf("%s: agent %q, credentials %+v, use %+v", name, out.Agent, out.Credentials, use)
+	}
+	var allow []string
+	for _, r := range out.Network.Allow {
+		allow = append(allow, r.String())
+	}
+	if diff := cmp.Diff(tt.allow, allow); diff != "" {
+		t.Errorf("%s: rules (-want +got)\n%s", name, diff)
+	}
+	for _, v := range use.Env {
+		if v.Name == tt.unset {
+			t.Errorf("%s: the kit overrides the policy's %s", name, v.Name)
+		}
+	}
+	if p.Digest() != before {
+		t.Errorf("%s: the policy itself has changed", name)
+	}
+}
+
+func TestWithKitCredential(t *testing.T) {
+	for name, tt := range map[string]kitTest{
 		"from nothing": {"claude", "", []string{"ANTHROPIC_API_KEY"}, "anthropic env:ANTHROPIC_API_KEY", []string{"api.anthropic.com"}, ""},
 		"the second way to sign in": {
 			"claude", "", []string{"CLAUDE_CODE_OAUTH_TOKEN"}, "claude-code env:CLAUDE_CODE_OAUTH_TOKEN", []string{"api.anthropic.com"}, "",
@@ -150,6 +181,13 @@ func TestWithKit(t *testing.T) {
 		"the policy's choice of the service": {
 			"opencode", "credentials: {openai: {from: \"env:WORK_KEY\"}}", []string{"ANTHROPIC_API_KEY"}, "openai env:WORK_KEY", []string{"api.openai.com"}, "",
 		},
+	} {
+		tt.check(t, name)
+	}
+}
+
+func TestWithKitHosts(t *testing.T) {
+	for name, tt := range map[string]kitTest{
 		"the credential's own host": {
 			"claude", "credentials: {anthropic: {from: \"env:WORK_KEY\", host: gateway.example.org}}", nil, "anthropic env:WORK_KEY", []string{"gateway.example.org"}, "",
 		},
@@ -178,32 +216,7 @@ func TestWithKit(t *testing.T) {
 			"mine", "agents: {mine: {command: [my-agent], credential: mistral}}", []string{"MISTRAL_API_KEY"}, "mistral env:MISTRAL_API_KEY", []string{"api.mistral.ai"}, "",
 		},
 	} {
-		p := loadAs(t, "p.yaml", tt.policy)
-		before := p.Digest()
-		k, _ := p.Kit(tt.kit)
-		out, use, err := p.WithKit(k, setOf(tt.set...))
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		credential := ""
-		if len(out.Credentials) > 0 {
-			credential = out.Credentials[0].Name + " " + out.Credentials[0].From.String()
-		}
-		if out.Agent != tt.kit || credential != tt.credential || len(out.Credentials) > 1 || use.Added != (len(p.Credentials) == 0 && tt.credential != "") {
-			t.Errorf("%s: agent %q, credentials %+v, use %+v", name, out.Agent, out.Credentials, use)
-		}
-		if diff := cmp.Diff(tt.allow, rules(out)); diff != "" {
-			t.Errorf("%s: rules (-want +got)\n%s", name, diff)
-		}
-		for _, v := range use.Env {
-			if v.Name == tt.unset {
-				t.Errorf("%s: the kit overrides the policy's %s", name, v.Name)
-			}
-		}
-		if p.Digest() != before {
-			t.Errorf("%s: the policy itself has changed", name)
-		}
+		tt.check(t, name)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -45,90 +46,14 @@ resources: {cpus: 1.5, memory: 1GiB, pids: 100, timeout: 5m}
 	if err := r.environment(plan); err != nil {
 		t.Fatal(err)
 	}
-	const want = `{
-  "version": 1,
-  "network": {
-    "allow": [
-      {
-        "host": "api.github.com",
-        "ports": [
-          "443"
-        ],
-        "protocol": "http",
-        "requests": [
-          "GET /repos/acme/shop/**"
-        ],
-        "limits": {
-          "upload_bytes": 1048576
-        }
-      },
-      {
-        "host": "db",
-        "ports": [
-          "5432"
-        ],
-        "protocol": "tcp"
-      },
-      {
-        "host": "*.example.org",
-        "ports": [
-          "80",
-          "8000-8010"
-        ],
-        "protocol": "http"
-      }
-    ],
-    "deny": [
-      {
-        "host": "bad.example.org",
-        "ports": [
-          "1-65535"
-        ]
-      }
-    ],
-    "limits": {
-      "download_bytes": 1073741824,
-      "idle_seconds": 300
-    },
-    "otherwise": "` + otherwise + `"
-  },
-  "credentials": [
-    {
-      "name": "anthropic",
-      "deliver": "inject",
-      "variables": [
-        "ANTHROPIC_API_KEY"
-      ],
-      "hosts": [
-        "api.anthropic.com"
-      ],
-      "header": "x-api-key",
-      "requests": [
-        "POST /v1/messages"
-      ]
-    }
-  ],
-  "workspace": {
-    "path": "/workspace",
-    "writable": false,
-    "scratch": [
-      "/tmp",
-      "/run",
-      "/home/agent"
-    ]
-  },
-  "limits": {
-    "cpus": 1.5,
-    "memory_bytes": 1073741824,
-    "processes": 100,
-    "timeout_seconds": 300
-  }
-}
-`
+	want, err := os.ReadFile("testdata/inside-policy.json")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(plan.files) != 1 || plan.files[0].Name != insidePolicyFile {
 		t.Fatalf("the files are %+v", plan.files)
 	}
-	if diff := cmp.Diff(string(plan.files[0].Content), want); diff != "" {
+	if diff := cmp.Diff(string(plan.files[0].Content), string(want)); diff != "" {
 		t.Errorf("another file (-got +want):\n%s", diff)
 	}
 }

@@ -16,15 +16,7 @@ import (
 // is done with it.
 func relayedPair(t *testing.T) (agent *net.TCPConn, runner *link.Conn, ended chan struct{}) {
 	t.Helper()
-	a, b := net.Pipe()
-	rs, err := link.NewRunner(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gs, err := link.NewGuest(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rs, gs := sessions(t)
 	control, err := gs.Open(link.Header{Purpose: link.Control})
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +73,21 @@ func accept(t *testing.T, s *link.Session) *link.Stream {
 		t.Fatal(err)
 	}
 	return st
+}
+
+// sessions are both ends of a link. Whoever uses them closes them.
+func sessions(t *testing.T) (runner, guest *link.Session) {
+	t.Helper()
+	a, b := net.Pipe()
+	runner, err := link.NewRunner(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest, err = link.NewGuest(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runner, guest
 }
 
 // tcpPair are both ends of a connection on loopback.
@@ -172,15 +179,7 @@ func TestRelayHalfClosed(t *testing.T) {
 // asked is a connection that the relay asks about: the agent's end, the runner's stream before its answer, and when it is over.
 func asked(t *testing.T) (agent *net.TCPConn, stream *link.Stream, ended chan struct{}) {
 	t.Helper()
-	a, b := net.Pipe()
-	rs, err := link.NewRunner(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gs, err := link.NewGuest(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rs, gs := sessions(t)
 	st, err := gs.Open(link.Header{Purpose: link.Connect, Addr: netip.MustParseAddrPort("192.0.2.1:443")})
 	if err != nil {
 		t.Fatal(err)

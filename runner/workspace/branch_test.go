@@ -176,20 +176,24 @@ func TestCommitToBranch(t *testing.T) {
 	}
 }
 
+// randomTrees are a tree, and what became of it.
+func randomTrees(t *testing.T, seed uint64) (before, after treeState) {
+	t.Helper()
+	m, dir := newTreeMaker(t, seed), t.TempDir()
+	for _, content := range []string{"s", "t"} {
+		for range 30 {
+			m.step(dir)
+		}
+		before, after = after, readTree(t, dir)
+		after["seed"] = fileEntry(content, 0o644) // differs, whatever the steps were
+	}
+	return before, after
+}
+
 // The property: the branch holds what the agent saw, for random trees.
 func TestCommitToBranchGivesWhatTheAgentSaw(t *testing.T) {
 	for seed := range uint64(6) {
-		m, dir := newTreeMaker(t, 500+seed), t.TempDir()
-		for range 30 {
-			m.step(dir)
-		}
-		before := readTree(t, dir)
-		before["seed"] = fileEntry("s", 0o644)
-		for range 30 {
-			m.step(dir)
-		}
-		after := readTree(t, dir)
-		after["seed"] = fileEntry("t", 0o644)
+		before, after := randomTrees(t, 500+seed)
 		r, cfg := branchCase(t, "sha1", before, after)
 		cfg.AllowProtected = patterns(t, "*")
 		if _, err := CommitToBranch(t.Context(), cfg); err != nil {

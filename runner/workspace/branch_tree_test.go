@@ -11,17 +11,7 @@ import (
 func TestResultTree(t *testing.T) {
 	for _, format := range []string{"sha1", "sha256"} {
 		for seed := range uint64(4) {
-			m, dir := newTreeMaker(t, 900+seed), t.TempDir()
-			for range 30 {
-				m.step(dir)
-			}
-			before := readTree(t, dir)
-			before["seed"] = fileEntry("s", 0o644)
-			for range 30 {
-				m.step(dir)
-			}
-			after := readTree(t, dir)
-			after["seed"] = fileEntry("t", 0o644)
+			before, after := randomTrees(t, 900+seed)
 			r, cfg := branchCase(t, format, before, after)
 			cs, err := Load(cfg.RunDir)
 			if err != nil {

@@ -45,15 +45,37 @@ func overlayOf(t *testing.T, cfg Config, project, upper []string) *View {
 	return v
 }
 
+// overlayTest is a project, what is in upper/, and the change set that it makes as describe has it.
+type overlayTest struct {
+	name           string
+	project, upper []string
+	attrs          fakeXattrs
+	hide           []string
+	want           string
+}
+
+func checkOverlays(t *testing.T, tests []overlayTest) {
+	t.Helper()
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v := overlayOf(t, Config{Hide: matcherOf(t, tt.hide...)}, tt.project, tt.upper)
+			cs, err := v.Extract(t.Context(), Sources{Xattrs: tt.attrs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, describe(cs)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if err := cs.check(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func TestExtractOverlay(t *testing.T) {
 	opaque := ovl.Attrs{Opaque: true}
-	for _, tt := range []struct {
-		name           string
-		project, upper []string
-		attrs          fakeXattrs
-		hide           []string
-		want           string
-	}{
+	checkOverlays(t, []overlayTest{
 		{name: "nothing", project: []string{"a=1"}, want: ""},
 		{name: "added, modified", project: []string{"a=1"}, upper: []string{"a=2", "b=2"}, want: "modified a\nadded b"},
 		{name: "copied up and left as it was", project: []string{"d/a=1"}, upper: []string{"d/a=1"}, want: ""},
@@ -63,6 +85,31 @@ func TestExtractOverlay(t *testing.T) {
 			name: "directory made again", project: []string{"d/a=1", "d/b=2"}, upper: []string{"d/b=3"}, attrs: fakeXattrs{"d": opaque},
 			want: "deleted d/a\nmodified d/b",
 		},
+		{name: "file becomes directory", project: []string{"a=1"}, upper: []string{"a/b=1"}, attrs: fakeXattrs{"a": opaque}, want: "modified a\nadded a/b"},
+		{name: "directory becomes file", project: []string{"a/b=1"}, upper: []string{"a=2"}, want: "modified a\ndeleted a/b"},
+		{name: "file becomes symlink", project: []string{"a=1"}, upper: []string{"a@/etc/passwd"}, want: "modified a"},
+		{
+			name: "a symlink to a directory becomes one", project: []string{"d/x=1", "a@d"}, upper: []string{"a/x=1"}, attrs: fakeXattrs{"a": opaque},
+			want: "modified a\nadded a/x",
+		},
+		{name: "whiteout in an attribute", project: []string{"d/a=1"}, upper: []string{"d/a="}, attrs: fakeXattrs{"d": {Whiteouts: []string{"a"}}}, want: "deleted d/a"},
+		{name: "an empty file is no whiteout", project: []string{"d/a=1"}, upper: []string{"d/a="}, want: "modified d/a"},
+		{name: "in .git", project: []string{".git/HEAD=1"}, upper: []string{".git/HEAD=2"}, want: "modified .git/HEAD"},
+		{name: "hidden stays", project: []string{".env=s", "d/.env=s", "d/a=1"}, hide: []string{".env"}, want: ""},
+		{
+			name: "directory with a hidden file deleted", project: []string{"d/.env=s", "d/a=1"}, hide: []string{".env"}, attrs: fakeXattrs{"d": opaque},
+			want: "deleted d/a",
+		},
+		{
+			name: "hidden path written", project: []string{"d/a=1", ".ssh/id=s"}, hide: []string{".ssh/"}, upper: []string{"new=1"},
+			want: "added new",
+		},
+	})
+}
+
+func TestExtractOverlayRenames(t *testing.T) {
+	opaque := ovl.Attrs{Opaque: true}
+	checkOverlays(t, []overlayTest{
 		{name: "file moved", project: []string{"a=1"}, upper: []string{"a!", "b=1"}, want: "renamed a -> b"},
 		{name: "moved and put back empty", project: []string{"a="}, upper: []string{"a!", "b="}, want: "deleted a\nadded b"},
 		{
@@ -93,41 +140,8 @@ func TestExtractOverlay(t *testing.T) {
 			name: "two that changed places", project: []string{"d/a=1", "e/b=2"}, upper: []string{"d/", "e/"}, attrs: fakeXattrs{"d": {Redirect: "e"}, "e": {Redirect: "d"}},
 			want: "renamed e/b -> d/b\nrenamed d/a -> e/a",
 		},
-		{name: "file becomes directory", project: []string{"a=1"}, upper: []string{"a/b=1"}, attrs: fakeXattrs{"a": opaque}, want: "modified a\nadded a/b"},
-		{name: "directory becomes file", project: []string{"a/b=1"}, upper: []string{"a=2"}, want: "modified a\ndeleted a/b"},
-		{name: "file becomes symlink", project: []string{"a=1"}, upper: []string{"a@/etc/passwd"}, want: "modified a"},
-		{
-			name: "a symlink to a directory becomes one", project: []string{"d/x=1", "a@d"}, upper: []string{"a/x=1"}, attrs: fakeXattrs{"a": opaque},
-			want: "modified a\nadded a/x",
-		},
-		{name: "whiteout in an attribute", project: []string{"d/a=1"}, upper: []string{"d/a="}, attrs: fakeXattrs{"d": {Whiteouts: []string{"a"}}}, want: "deleted d/a"},
-		{name: "an empty file is no whiteout", project: []string{"d/a=1"}, upper: []string{"d/a="}, want: "modified d/a"},
-		{name: "in .git", project: []string{".git/HEAD=1"}, upper: []string{".git/HEAD=2"}, want: "modified .git/HEAD"},
 		{name: "out of .git is no rename", project: []string{".git/x=1"}, upper: []string{".git/x!", "x=1"}, want: "deleted .git/x\nadded x"},
-		{name: "hidden stays", project: []string{".env=s", "d/.env=s", "d/a=1"}, hide: []string{".env"}, want: ""},
-		{
-			name: "directory with a hidden file deleted", project: []string{"d/.env=s", "d/a=1"}, hide: []string{".env"}, attrs: fakeXattrs{"d": opaque},
-			want: "deleted d/a",
-		},
-		{
-			name: "hidden path written", project: []string{"d/a=1", ".ssh/id=s"}, hide: []string{".ssh/"}, upper: []string{"new=1"},
-			want: "added new",
-		},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			v := overlayOf(t, Config{Hide: matcherOf(t, tt.hide...)}, tt.project, tt.upper)
-			cs, err := v.Extract(t.Context(), Sources{Xattrs: tt.attrs})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(tt.want, describe(cs)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-			if err := cs.check(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	})
 }
 
 func TestExtractGatesHiddenPaths(t *testing.T) {
