@@ -86,19 +86,18 @@ func (a *app) diff(r *runs.Run, args []string, f diffFlags) error {
 func (a *app) noteIncomplete(cs *workspace.ChangeSet) {
 	n := cs.Counts()
 	var parts []string
-	count := func(n int, what string) {
-		if n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, what))
-		}
-	}
 	omitted := 0
 	for _, c := range cs.Changes {
 		if c.Omitted != "" {
 			omitted++
 		}
 	}
-	count(omitted, "files that are left out")
-	count(n.Git, "changes inside .git")
+	if omitted > 0 {
+		parts = append(parts, plural(omitted, "file")+" left out")
+	}
+	if n.Git > 0 {
+		parts = append(parts, plural(n.Git, "change")+" inside .git")
+	}
 	if len(parts) > 0 {
 		fmt.Fprintf(a.stderr, "agent-sandbox: not in the patch: %s; --json has everything\n", strings.Join(parts, ", "))
 	}

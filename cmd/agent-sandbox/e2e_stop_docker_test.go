@@ -21,7 +21,7 @@ func TestRunSignal(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		signal syscall.Signal
-	}{{"INT", syscall.SIGINT}, {"TERM", syscall.SIGTERM}, {"HUP", syscall.SIGHUP}} {
+	}{{"INT", syscall.SIGINT}, {"TERM", syscall.SIGTERM}, {"HUP", syscall.SIGHUP}, {"QUIT", syscall.SIGQUIT}} {
 		t.Run(tt.name, func(t *testing.T) {
 			u := u.in(t)
 			p := u.start("--", "sh", "-c", `trap 'echo got `+tt.name+`; echo made >by-the-trap; exit 7' `+tt.name+`; echo ready; while :; do sleep 60 & wait $!; done`)

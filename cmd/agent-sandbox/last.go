@@ -58,6 +58,12 @@ func isProject(dir string) bool {
 	return exists(filepath.Join(dir, policyFile)) || exists(filepath.Join(dir, ".git"))
 }
 
+// isHome tells whether a directory is the user's home, and nobody has made it a project.
+func isHome(dir string) bool {
+	home, err := os.UserHomeDir()
+	return err == nil && sameDir(home, dir) && !isProject(dir)
+}
+
 // sameDir tells whether two paths are one directory: one of them may be through a symbolic link.
 func sameDir(a, b string) bool {
 	if a == b {

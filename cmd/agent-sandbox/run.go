@@ -201,6 +201,10 @@ func (a *app) runConfig(ctx context.Context, f runFlags, args []string) (runner.
 	if err != nil {
 		return runner.Config{}, err
 	}
+	if f.workspace == "" && isHome(project) {
+		return runner.Config{}, usage("the project would be your home directory, with your keys and all else that is in it\n" +
+			"hint: go to a project's directory, or name one: --workspace DIR")
+	}
 	p, err := a.policy(f.policy, project)
 	if err == nil {
 		err = supported(p)

@@ -245,7 +245,7 @@ func (p *page) events(s event.Summary) {
 		p.row("", "nothing was refused, lowered or warned of")
 	}
 	if n > 0 {
-		p.row("refused", "%d connections, %d names, %d requests", s.Counts.RefusedConnections, s.Counts.RefusedNames, s.Counts.RefusedRequests)
+		p.row("refused", "%s, %s, %s", plural(s.Counts.RefusedConnections, "connection"), plural(s.Counts.RefusedNames, "name"), plural(s.Counts.RefusedRequests, "request"))
 	}
 	rows(p, "refused", s.Refused, uint64(len(s.Refused)), refusalText)
 	rows(p, "leak", s.Leaks, uint64(len(s.Leaks)), func(l event.Leak) string {
@@ -351,7 +351,7 @@ func (p *page) changes(r *runs.Run, s event.Summary) {
 	}
 	p.row("files", "%s, %s of new contents", changesColumn(c), engine.ByteSize(c.Bytes))
 	if c.Git > 0 {
-		p.row("git", "%d changes inside .git, which diff and apply leave out; `apply --commits --branch NAME` fetches commits", c.Git)
+		p.row("git", "%s inside .git, which diff and apply leave out; `apply --commits --branch NAME` fetches commits", plural(c.Git, "change"))
 	}
 	rows(p, "protected", s.Protected, s.Counts.Protected, func(t event.ProtectedTouched) string {
 		return fmt.Sprintf("%s (%s: %s)", t.Path, t.Tier, t.Reason)

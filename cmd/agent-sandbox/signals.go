@@ -9,13 +9,13 @@ import (
 	"github.com/org/agent-sandbox/runner"
 )
 
-// withSignals returns a context that the first SIGINT, SIGTERM or SIGHUP cancels, with the signal as its cause. The
+// withSignals returns a context that the first SIGINT, SIGTERM, SIGHUP or SIGQUIT (Ctrl-\) cancels, with the signal as its cause. The
 // second one calls abort, which ends the program at once: the guest notices and ends the sandbox. A signal that the
 // caller had us ignore stays ignored (nohup(1), and the background jobs of a script).
 func withSignals(parent context.Context, abort func(os.Signal)) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	c := make(chan os.Signal, 2)
-	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		if !signal.Ignored(s) {
 			signal.Notify(c, s)
 		}

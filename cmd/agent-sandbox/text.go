@@ -40,7 +40,7 @@ func clip(text string, limit int) string {
 }
 
 // plural is "1 change", "2 changes".
-func plural(n int, one string) string {
+func plural[N int | uint64](n N, one string) string {
 	if n == 1 {
 		return "1 " + one
 	}
