@@ -4,8 +4,11 @@ package manifest
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -61,6 +64,9 @@ func TestPeersLog(t *testing.T) {
 			}
 		}
 		ask("ours", ours, true)
+		if !second {
+			wantRekorEntry(t, ours)
+		}
 		ask("no entry", signed(t, keyless(a), statement), false)
 		if second {
 			continue // TestPeersKeyless has a real one
@@ -83,6 +89,41 @@ func TestPeersLog(t *testing.T) {
 			if r := Verify(tampered, accept); r.State(AxisLog) != Failed {
 				t.Errorf("ours, %s: %+v", name, r.Verdicts)
 			}
+		}
+	}
+}
+
+// wantRekorEntry: Rekor's own code takes the request that we make of a bundle, checks its signature, and makes the entry of it that the
+// bundle has.
+func wantRekorEntry(t *testing.T, file []byte) {
+	t.Helper()
+	o, err := Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(o.Bundle.VerificationMaterial.Certificate.RawBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var has logEntry
+	if err := json.Unmarshal(o.Bundle.VerificationMaterial.TlogEntries[0], &has); err != nil {
+		t.Fatal(err)
+	}
+	forged := o.Envelope
+	forged.Payload = base64.StdEncoding.EncodeToString([]byte("{}"))
+	for name, envelope := range map[string]Envelope{"ours": o.Envelope, "another statement": forged} {
+		request, err := request1(envelope, nil, nil, leaf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "request.json")
+		write(t, filepath.Dir(path), "request.json", request)
+		out, err := exec.CommandContext(t.Context(), peer(t, "reference"), path).Output()
+		if name == "ours" && (err != nil || !bytes.Equal(out, has.CanonicalizedBody)) {
+			t.Errorf("Rekor makes of it (%v)\n%s\nand the bundle has\n%s", err, out, has.CanonicalizedBody)
+		}
+		if name != "ours" && err == nil {
+			t.Errorf("%s: Rekor takes it", name)
 		}
 	}
 }

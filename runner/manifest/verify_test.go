@@ -330,13 +330,20 @@ func FuzzVerify(f *testing.F) {
 	f.Add(signed(f, Unsigned{}, statement))
 	f.Add(signed(f, keyless(a), statement))
 	log := runnertest.NewRekor(f, afterRun, false)
+	second := runnertest.NewRekor(f, afterRun, true)
 	f.Add(log.Log(signed(f, keyless(a), statement), "dsse 0.0.1", nil))
+	f.Add(second.Log(signed(f, keyless(a), statement), "hashedrekord 0.0.2", nil))
 	a.Close() // what goes on in it would look like new paths of ours
 	accept := []Acceptance{
 		{Key: private.Public(), Trusted: a.trusted(f)},
-		{Identity: a.ID.Subject, Issuer: a.ID.Issuer, Trusted: trustedWith(f, a, log)},
+		{Identity: a.ID.Subject, Issuer: a.ID.Issuer, Trusted: trustedWith(f, a, log, second)},
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
+		for _, read := range []func([]byte) (logEntry, error){entry1, entry2} {
+			if e, err := read(file); err == nil && e.InclusionProof == nil {
+				t.Errorf("an answer without a proof is taken for an entry: %q", file)
+			}
+		}
 		for _, accept := range accept {
 			if !Verify(file, accept).OK() {
 				continue

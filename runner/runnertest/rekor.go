@@ -122,7 +122,7 @@ func (r *Rekor) Log(bundle []byte, kind string, public []byte) []byte {
 		}
 		signer.certificate = der
 	}
-	body, err := json.Marshal(entryBody(kind, b.Envelope.PayloadType, b.Envelope.Payload, b.Envelope.Signatures[0].Sig, signer))
+	body, err := json.Marshal(entryBody(kind, nil, b.Envelope.PayloadType, b.Envelope.Payload, b.Envelope.Signatures[0].Sig, signer))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -220,8 +220,8 @@ func pae(payloadType string, payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
 }
 
-// entryBody is what the log has of an envelope; see the schemas of Rekor's types.
-func entryBody(kind, payloadType string, payload, sig []byte, signer *logSigner) map[string]any {
+// entryBody is what the log has of an envelope, of which whole is the file; see the schemas of Rekor's types.
+func entryBody(kind string, whole []byte, payloadType string, payload, sig []byte, signer *logSigner) map[string]any {
 	type object = map[string]any
 	ofPayload, ofMessage := sha256.Sum256(payload), sha256.Sum256(pae(payloadType, payload))
 	inHex := func(sum [sha256.Size]byte) object {
@@ -231,7 +231,7 @@ func entryBody(kind, payloadType string, payload, sig []byte, signer *logSigner)
 	var spec object
 	switch kind {
 	case "dsse 0.0.1":
-		spec = object{"envelopeHash": inHex(ofMessage), "payloadHash": inHex(ofPayload), "signatures": []object{{"signature": sig, "verifier": signer.pem()}}}
+		spec = object{"envelopeHash": inHex(sha256.Sum256(whole)), "payloadHash": inHex(ofPayload), "signatures": []object{{"signature": sig, "verifier": signer.pem()}}}
 	case "intoto 0.0.2":
 		twice := []byte(base64.StdEncoding.EncodeToString(sig))
 		spec = object{"content": object{

@@ -58,7 +58,7 @@ func (r *Rekor) take1(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, `{"code":400,"message":"the signature does not fit"}`, http.StatusBadRequest)
 		return
 	}
-	e, index := r.add(w, "dsse 0.0.1", entryBody("dsse 0.0.1", envelope.PayloadType, envelope.Payload, sig, &logSigner{certificate: block.Bytes}))
+	e, index := r.add(w, "dsse 0.0.1", entryBody("dsse 0.0.1", []byte(ask.Spec.Content.Envelope), envelope.PayloadType, envelope.Payload, sig, &logSigner{certificate: block.Bytes}))
 	if e == nil {
 		return
 	}
