@@ -20,6 +20,7 @@ func (f *commitFetcher) judge(ctx context.Context, commits []string) error {
 	verdicts := map[string]verdict{}
 	for i := range touched {
 		v := verdicts[touched[i].Path]
+		v.add(touched[i].Tier, touched[i].Reason)
 		gate.judge(&v, &touched[i], f.cs.Base)
 		verdicts[touched[i].Path] = v
 	}
@@ -116,7 +117,7 @@ func rawChange(mode, p string) Change {
 	case "100755":
 		c.New = &Node{Type: File, Mode: 0o755}
 	case "160000":
-		c.New, c.Tier, c.Reason = &Node{Type: Dir}, Warn, "a submodule"
+		c.New, c.Tier, c.Reason = &Node{Type: Dir}, Warn, "a submodule: the commit that it is at now may be the agent's own, and of a submodule none are fetched"
 	default:
 		c.New = &Node{Type: File, Mode: 0o644}
 	}

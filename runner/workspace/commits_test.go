@@ -223,6 +223,18 @@ func TestFetchCommitsLooksIntoMerges(t *testing.T) {
 	}
 }
 
+// What a submodule is at after the agent's commits may be a commit that nobody else has.
+func TestFetchCommitsWarnsOfSubmodules(t *testing.T) {
+	r := newAgentRun(t, "sha1")
+	r.agent(t, "update-index", "--add", "--cacheinfo", "160000,"+r.agent(t, "rev-parse", "HEAD")+",mod")
+	r.agent(t, "commit", "-qm", "agent: mod")
+	r.finish(t)
+	res := r.mustFetch(t)
+	if len(res.Warned) != 1 || res.Warned[0].Path != "mod" || !strings.HasPrefix(res.Warned[0].Reason, "a submodule: ") {
+		t.Errorf("warned of %+v, want of the submodule", res.Warned)
+	}
+}
+
 func TestFetchCommitsNothingThere(t *testing.T) {
 	r := newAgentRun(t, "sha1")
 	write(t, filepath.Join(r.work, "f"), "changed, not committed\n")
