@@ -86,6 +86,10 @@ func (a *app) apply(ctx context.Context, r *runs.Run, args []string, f applyFlag
 	if err != nil {
 		return err
 	}
+	if !exists(cs.Base) {
+		return fmt.Errorf("the project of run %s was at %s, and is not there any more\nhint: move it back, or take the patch to where it is now: git apply %s",
+			r.ID, event.Printable(cs.Base), r.Path(workspace.PatchFile))
+	}
 	cfg, err := a.applyConfig(r, cs, args, f)
 	if err != nil {
 		return err
