@@ -250,8 +250,8 @@ func TestArtifactsOfJob(t *testing.T) {
 
 func TestCheckArtifactName(t *testing.T) {
 	for name, ok := range map[string]bool{"agent-sandbox-test-1": true, "": false, "a/b": false, "a\nb": false, `a"b`: false, "a:b": false, strings.Repeat("x", 300): false} {
-		if err := CheckArtifactName(name); (err == nil) != ok {
-			t.Errorf("CheckArtifactName(%q) = %v", name, err)
+		if err := checkArtifactName(name); (err == nil) != ok {
+			t.Errorf("checkArtifactName(%q) = %v", name, err)
 		}
 	}
 }

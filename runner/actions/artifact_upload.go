@@ -36,8 +36,8 @@ type Artifact struct {
 	SHA256 string // of the zip, in hex
 }
 
-// CheckArtifactName refuses what the service does, and more than it likes.
-func CheckArtifactName(name string) error {
+// checkArtifactName refuses what the service does, and more than it likes.
+func checkArtifactName(name string) error {
 	if name == "" || len(name) > maxNameSize || strings.ContainsAny(name, "\":<>|*?\\/") || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return fmt.Errorf("%q can't be the name of an artifact", name)
 	}
@@ -47,7 +47,7 @@ func CheckArtifactName(name string) error {
 // Upload stores a zip as an artifact, until expires or, if that is zero, as long as the repository keeps them. The name must be new in the
 // workflow run. If an answer was lost after which the service knows the name, the artifact has a number at the end of it.
 func (a *Artifacts) Upload(ctx context.Context, name string, z *Zip, expires time.Time) (Artifact, error) {
-	if err := CheckArtifactName(name); err != nil {
+	if err := checkArtifactName(name); err != nil {
 		return Artifact{}, err
 	}
 	if z.Size > maxArtifact {

@@ -30,7 +30,7 @@ type Report struct {
 func (r Report) Markdown() string {
 	var b strings.Builder
 	s := r.Summary
-	fmt.Fprintf(&b, "### agent-sandbox: %s\n\n", Escape(string(s.Outcome)))
+	fmt.Fprintf(&b, "### agent-sandbox: %s\n\n", escape(string(s.Outcome)))
 	r.facts(&b)
 	list(&b, "Reached", s.Hosts, hostRow)
 	list(&b, "Refused", s.Refused, refusalRow)
@@ -53,7 +53,7 @@ func (r Report) facts(b *strings.Builder) {
 	if s.Start != nil {
 		row("Ran", ran(*s.Start))
 	}
-	row("Verdict", fmt.Sprintf("%s, exit status %d after %s", Escape(string(s.Outcome)), s.ExitCode, s.Duration.Round(100*time.Millisecond)))
+	row("Verdict", fmt.Sprintf("%s, exit status %d after %s", escape(string(s.Outcome)), s.ExitCode, s.Duration.Round(100*time.Millisecond)))
 	if s.Reason != "" {
 		row("Reason", Code(s.Reason))
 	}
@@ -144,7 +144,7 @@ func rightRow(c event.CredentialState) string {
 		text += fmt.Sprintf(", used by %d requests", c.Used.Requests)
 	}
 	if c.Revoked != "" {
-		text += ", revocation " + Escape(string(c.Revoked))
+		text += ", revocation " + escape(string(c.Revoked))
 	}
 	return text
 }
@@ -210,8 +210,8 @@ func Code(text string) string {
 	return "`" + text + "`"
 }
 
-// Escape is text outside of a code span.
-func Escape(text string) string {
+// escape is text outside of a code span.
+func escape(text string) string {
 	var b strings.Builder
 	for _, r := range event.Printable(text) {
 		if strings.ContainsRune("\\`*_{}[]<>()#+-.!|~&@:/", r) {

@@ -123,7 +123,7 @@ func (in *Inputs) install(agents []Agent) error {
 	text += fmt.Sprintf("\nFROM %[1]s AS %[2]s\nUSER root\nCOPY %[3]s %[4]s\nARG npm_config_registry\nRUN [\"/bin/sh\", \"%[4]s/install\"]\n"+
 		"FROM %[1]s\nCOPY --from=%[2]s %[4]s %[4]s\nENV PATH=%[4]s/bin:${PATH:-%[5]s}\n",
 		name, installStage, agentsContext, agentsDir, strings.TrimPrefix(defaultPath, "PATH="))
-	d, err := ParseDockerfile([]byte(text))
+	d, err := parseDockerfile([]byte(text))
 	if err != nil {
 		return err
 	}

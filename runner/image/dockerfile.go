@@ -33,8 +33,8 @@ type stage struct{ base, name string }
 // maxDockerfile bounds a Dockerfile in bytes.
 const maxDockerfile = 1 << 20
 
-// ParseDockerfile reads a Dockerfile (https://docs.docker.com/reference/dockerfile/).
-func ParseDockerfile(source []byte) (*Dockerfile, error) {
+// parseDockerfile reads a Dockerfile (https://docs.docker.com/reference/dockerfile/).
+func parseDockerfile(source []byte) (*Dockerfile, error) {
 	if len(source) > maxDockerfile {
 		return nil, fmt.Errorf("the Dockerfile is larger than %d bytes", maxDockerfile)
 	}
@@ -67,7 +67,7 @@ func (d *Dockerfile) until(target string) (*Dockerfile, error) {
 		}
 		if at--; at == -2 { // the stage after it
 			lines := strings.SplitAfter(string(d.source), "\n")
-			return ParseDockerfile([]byte(strings.Join(lines[:in.line-1], "")))
+			return parseDockerfile([]byte(strings.Join(lines[:in.line-1], "")))
 		}
 	}
 	return d, nil

@@ -10,7 +10,7 @@ import (
 
 func parse(t *testing.T, text string) *Dockerfile {
 	t.Helper()
-	d, err := ParseDockerfile([]byte(text))
+	d, err := parseDockerfile([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,8 +43,8 @@ func TestBases(t *testing.T) {
 
 func TestDockerfileRefused(t *testing.T) {
 	for _, text := range []string{"", "RUN true\n", "FROM\n", "FROM a b c d\n", strings.Repeat("#", maxDockerfile+1)} {
-		if _, err := ParseDockerfile([]byte(text)); err == nil {
-			t.Errorf("ParseDockerfile(%.20q) is no error", text)
+		if _, err := parseDockerfile([]byte(text)); err == nil {
+			t.Errorf("parseDockerfile(%.20q) is no error", text)
 		}
 	}
 	if got, err := parse(t, "FROM ${NOTHING}\n").Bases(nil); err == nil {
@@ -129,7 +129,7 @@ func FuzzDockerfile(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		d, err := ParseDockerfile([]byte(text))
+		d, err := parseDockerfile([]byte(text))
 		if err != nil {
 			return
 		}

@@ -74,7 +74,7 @@ func ReadInputs(src Source) (_ *Inputs, err error) {
 			return nil, err
 		}
 	}
-	if in.Dockerfile, err = ParseDockerfile(text); err == nil {
+	if in.Dockerfile, err = parseDockerfile(text); err == nil {
 		in.Dockerfile, err = in.Dockerfile.until(src.Target)
 	}
 	if err != nil {
@@ -245,11 +245,11 @@ func errChanging(changed bool) error {
 	return nil
 }
 
-// DockerfileDigest is the digest of the Dockerfile.
-func (in *Inputs) DockerfileDigest() string { return digestOf(in.Dockerfile.source) }
+// dockerfileDigest is the digest of the Dockerfile.
+func (in *Inputs) dockerfileDigest() string { return digestOf(in.Dockerfile.source) }
 
-// ContextDigest is the digest of the list of files that the Dockerfile copies, with their content.
-func (in *Inputs) ContextDigest() string {
+// contextDigest is the digest of the list of files that the Dockerfile copies, with their content.
+func (in *Inputs) contextDigest() string {
 	b, err := json.Marshal(in.Files)
 	if err != nil {
 		panic("image: a list of files has no JSON: " + err.Error())
@@ -260,7 +260,7 @@ func (in *Inputs) ContextDigest() string {
 // Digest is the digest of all inputs.
 func (in *Inputs) Digest() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "agent-sandbox build 1\n%s\n%s\n", in.DockerfileDigest(), in.ContextDigest())
+	fmt.Fprintf(&b, "agent-sandbox build 1\n%s\n%s\n", in.dockerfileDigest(), in.contextDigest())
 	for _, name := range slices.Sorted(maps.Keys(in.Args)) {
 		fmt.Fprintf(&b, "%q=%q\n", name, in.Args[name])
 	}

@@ -101,7 +101,7 @@ func (b *Builder) differences(ctx context.Context, dir string, n *normal, id str
 // RecipeOf says what an image is built from.
 func RecipeOf(in *Inputs, r *Result) *Recipe {
 	return &Recipe{
-		Dockerfile: in.DockerfileDigest(), Context: in.ContextDigest(), Args: in.Args, Agents: in.Agents, Inputs: r.Inputs, Bases: r.Bases,
+		Dockerfile: in.dockerfileDigest(), Context: in.contextDigest(), Args: in.Args, Agents: in.Agents, Inputs: r.Inputs, Bases: r.Bases,
 		Epoch: r.Epoch.Unix(), Offline: r.Offline,
 	}
 }
@@ -109,10 +109,10 @@ func RecipeOf(in *Inputs, r *Result) *Recipe {
 // changedInputs says what of the inputs is not as the lock has it.
 func changedInputs(in *Inputs, r *Recipe) []string {
 	all := []string{}
-	if in.DockerfileDigest() != r.Dockerfile {
+	if in.dockerfileDigest() != r.Dockerfile {
 		all = append(all, "the Dockerfile was edited after the lock")
 	}
-	if in.ContextDigest() != r.Context {
+	if in.contextDigest() != r.Context {
 		all = append(all, "a file that the Dockerfile copies was changed after the lock")
 	}
 	all = append(all, changedAgents(in.Agents, r.Agents)...)

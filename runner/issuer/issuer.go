@@ -23,8 +23,8 @@ import (
 // Lifetime is how long a token can be used; GitHub's live as long.
 const Lifetime = 5 * time.Minute
 
-// TokenPath is where tokens are asked for, with the query parameter audience.
-const TokenPath = "/token"
+// tokenPath is where tokens are asked for, with the query parameter audience.
+const tokenPath = "/token"
 
 // Config describes an issuer.
 type Config struct {
@@ -79,7 +79,7 @@ func New(cfg Config) (*Issuer, error) {
 		"id_token_signing_alg_values_supported": []string{"RS256"}, "scopes_supported": []string{"openid"},
 	}))
 	i.mux.HandleFunc("GET /.well-known/jwks", answer(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{public}}))
-	i.mux.HandleFunc("GET "+TokenPath, i.token)
+	i.mux.HandleFunc("GET "+tokenPath, i.token)
 	return i, nil
 }
 
@@ -89,7 +89,7 @@ func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) { i.mux.Serve
 // Environ are the variables by which a job finds the endpoint, as NAME=VALUE.
 func (i *Issuer) Environ() []string {
 	return []string{
-		"ACTIONS_ID_TOKEN_REQUEST_URL=" + i.cfg.URL + TokenPath + "?api-version=2.0",
+		"ACTIONS_ID_TOKEN_REQUEST_URL=" + i.cfg.URL + tokenPath + "?api-version=2.0",
 		"ACTIONS_ID_TOKEN_REQUEST_TOKEN=" + i.bearer,
 	}
 }

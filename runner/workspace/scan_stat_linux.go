@@ -1,29 +1,9 @@
 package workspace
 
 import (
-	"io/fs"
 	"syscall"
 	"time"
 )
 
-// fileStat is what fs.FileInfo does not say of a file on every system.
-type fileStat struct {
-	owner    IDs
-	dev, ino uint64
-	nlink    uint64
-	rdev     uint64 // of a device node
-	ctime    time.Time
-}
-
-// statOf returns the zero fileStat for a FileInfo that does not come from the operating system.
-func statOf(info fs.FileInfo) fileStat {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return fileStat{}
-	}
-	return fileStat{
-		owner: IDs{UID: int(st.Uid), GID: int(st.Gid)},
-		dev:   uint64(st.Dev), ino: st.Ino, nlink: uint64(st.Nlink), rdev: uint64(st.Rdev),
-		ctime: time.Unix(st.Ctim.Unix()),
-	}
-}
+// changedAt is the time of the last change of a file's inode.
+func changedAt(st *syscall.Stat_t) time.Time { return time.Unix(st.Ctim.Unix()) }
