@@ -115,6 +115,11 @@ func TestKeyless(t *testing.T) {
 	if code := verify("--repository-id", id.RepositoryID, "--owner-id", id.OwnerID); code != 0 || !strings.Contains(stderr, id.RunURL) {
 		t.Errorf("exit status %d: %s", code, stderr)
 	}
+	_, checked := j.run("policy", "check")
+	_, digest, _ := strings.Cut(strings.TrimSpace(checked), ": ok, ")
+	if code := verify("--owner-id", id.OwnerID, "--policy-digest", digest); code != 0 || !strings.Contains(stderr, digest) {
+		t.Errorf("by the digest that policy check prints, %q: exit status %d: %s", checked, code, stderr)
+	}
 	if code := verify("--owner-id", id.OwnerID+"1"); code != exitError {
 		t.Errorf("of another owner: exit status %d: %s", code, stderr)
 	}

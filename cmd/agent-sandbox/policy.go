@@ -32,7 +32,8 @@ func (a *app) policyCheckCommand() *cobra.Command {
 		Use:   "check [FILE...]",
 		Short: "Report every problem of policy files at once",
 		Long: `check reports everything that is wrong with the files, or with the project's policy, each
-with its place and what to do about it.
+with its place and what to do about it. Of a valid one it prints the digest too, which says what the file
+means: the manifest of a run has that one, unless a ceiling narrows it or a bundle finds hosts.
 
 Exit status: 0 when all are valid, 2 when one is not.`,
 		Example: `  agent-sandbox policy check
@@ -70,12 +71,12 @@ func (a *app) checkPolicies(files []string, asJSON bool) error {
 	var all policy.Problems
 	var valid []string
 	for _, file := range files {
-		problems, err := a.checkPolicy(file)
+		digest, problems, err := a.checkPolicy(file)
 		if err != nil {
 			return err
 		}
 		if all = append(all, problems...); len(problems) == 0 {
-			valid = append(valid, file)
+			valid = append(valid, fmt.Sprintf("%s: ok, %s", printableLine(file), digest))
 		}
 	}
 	var err error
@@ -90,27 +91,26 @@ func (a *app) checkPolicies(files []string, asJSON bool) error {
 	return err
 }
 
-// checkPolicy gives the problems of one file. What is valid, but beyond this version, is a note.
-func (a *app) checkPolicy(file string) (policy.Problems, error) {
+// checkPolicy gives the problems of one file, or the digest if there are none. What is valid, but beyond this version, is a note.
+func (a *app) checkPolicy(file string) (digest string, problems policy.Problems, err error) {
 	src, err := readLimited(file, policy.MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usage("%w\nhint: name a policy file", err)
+		return "", nil, usage("%w\nhint: name a policy file", err)
 	}
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	p, err := policy.Load(file, src)
-	var problems policy.Problems
 	if errors.As(err, &problems) {
-		return problems, nil
+		return "", problems, nil
 	}
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	for _, note := range policy.Unsupported(p, features()) {
 		fmt.Fprintf(a.stderr, "agent-sandbox: note: `run` will refuse this: %s\n", printableLine(note.Error()))
 	}
-	return nil, nil
+	return p.Digest(), nil, nil
 }
 
 func problemsJSON(all policy.Problems) []problemJSON {
@@ -125,8 +125,8 @@ func printProblems(w io.Writer, all policy.Problems, valid []string) {
 	for _, p := range all {
 		fmt.Fprintln(w, printableLine(p.Error()))
 	}
-	for _, file := range valid {
-		fmt.Fprintf(w, "%s: ok\n", printableLine(file))
+	for _, line := range valid {
+		fmt.Fprintln(w, line)
 	}
 }
 

@@ -59,7 +59,7 @@ type Outcome struct {
 	Result string `json:"result" enum:"success,failure,timeout,cancelled,oom,refused,error,interrupted"`
 	// Partial says that the record ends before the run did: the runner died, and whoever found the run wrote this.
 	Partial bool `json:"partial"`
-	// ExitCode is the exit status of `agent-sandbox run`.
+	// ExitCode is the exit status of `agent-sandbox run`; that is 125 instead where this manifest could then not be signed, or not be stored.
 	ExitCode int `json:"exit_code"`
 	// Reason says why, where the result alone does not tell.
 	Reason string `json:"reason,omitempty"`
