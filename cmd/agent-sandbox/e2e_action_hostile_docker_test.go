@@ -108,6 +108,11 @@ print("end of the control", end="")
 	s.want(true, nil)
 	wantLog(t, s.log, "end of the control")
 	h.wantNoForgery(s)
+	// Without the protection: what the runner would have made of the same text where nothing stops its commands.
+	_, said, _ := strings.Cut(s.log, "::stop-commands::")
+	if _, said, _ = strings.Cut(said, "\n"); len(commandsOf(said)) < 10 {
+		t.Errorf("the agent's part of the log has only the commands %q: the entry proves nothing", commandsOf(said))
+	}
 }
 
 // hostileBranches are names of branches that somebody else may choose: git takes the first ones.

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	githubactions "github.com/sethvargo/go-githubactions"
 
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/secret"
@@ -170,6 +171,13 @@ func TestOutputsCanNotBeForged(t *testing.T) {
 	if err := WriteOutputs(file, []Output{{"a\nb", "c"}}); err == nil {
 		t.Error("a name with an end of line was written")
 	}
+	// Without the protection: what the usual library writes, whose delimiter everybody knows.
+	open := filepath.Join(t.TempDir(), "output")
+	a := githubactions.New(githubactions.WithGetenv(func(name string) string { return map[string]string{"GITHUB_OUTPUT": open}[name] }))
+	a.SetOutput("branch", forged)
+	if got := readOutputs(t, open); got["admin"] != "yes" {
+		t.Errorf("with a constant delimiter a later step reads %q: the entry proves nothing", got)
+	}
 }
 
 func TestSummaryCarriesNoMarkup(t *testing.T) {
@@ -189,6 +197,9 @@ func TestSummaryCarriesNoMarkup(t *testing.T) {
 	for _, bad := range []string{"<img", "<script", "](", "@team", "\n# head", "`"} {
 		if strings.Contains(outside, bad) {
 			t.Errorf("%q is outside of code:\n%s", bad, outside)
+		}
+		if !strings.Contains(evil, bad) {
+			t.Errorf("%q is not in the text as it came either: the entry proves nothing", bad)
 		}
 	}
 }
