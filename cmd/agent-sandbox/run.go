@@ -92,7 +92,7 @@ func (f *runFlags) register(c *cobra.Command) {
 	flags.StringVar(&f.ceiling, "ceiling", "", "policy file that bounds the project's, such as an organisation's; also from $"+ceilingVariable)
 	flags.StringVar(&f.workspace, "workspace", "", "project directory, instead of the one around the current directory")
 	flags.StringVar(&f.signKey, "sign-key", "", "private key (PEM) to sign the manifest with, instead of "+signingKeyVariable)
-	flags.DurationVar(&f.timeout, "timeout", 0, "time limit, if shorter than the policy's")
+	flags.Var(durationFlag{&f.timeout}, "timeout", "time limit such as 90s, 20m or 1d, if shorter than the policy's")
 	flags.BoolVar(&f.locked, "locked", false, "refuse an image that the lock file does not name")
 	flags.StringArrayVar(&f.caFiles, "ca-file", nil, "PEM file of certificate authorities to trust beside the system's, such as a company's; repeatable")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "decide everything, print the plan, run nothing")

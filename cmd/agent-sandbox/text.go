@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 	"unicode/utf8"
 
+	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/event"
 )
 
@@ -46,6 +48,20 @@ func plural[N int | uint64](n N, one string) string {
 	}
 	return fmt.Sprintf("%d %ss", n, one)
 }
+
+// durationFlag takes a duration as policies write it, and as Go does: 1d, 300ms.
+type durationFlag struct{ to *time.Duration }
+
+func (f durationFlag) Set(s string) (err error) {
+	if *f.to, err = time.ParseDuration(s); err != nil {
+		*f.to, err = policy.ParseDuration(s)
+	}
+	return err
+}
+
+func (durationFlag) Type() string { return "duration" }
+
+func (durationFlag) String() string { return "" } // there is no default to show
 
 // printableLine is event.Printable for a line of a file, whose tabs do no harm.
 func printableLine(line string) string {
