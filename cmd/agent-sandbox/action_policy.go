@@ -120,11 +120,12 @@ func (b baseCommit) read(ctx context.Context, file string) ([]byte, error) {
 	return src, nil
 }
 
-// inAnother tells whether a file below the checkout is of another one, which the workflow has made there.
+// inAnother tells whether a file below the checkout is of another one, which the workflow has made there. A submodule, whose .git is a
+// file, is none: the pull request says which commit of which repository it is.
 func (b baseCommit) inAnother(file string) bool {
 	for at := filepath.Dir(file); at != b.top && at != filepath.Dir(at); at = filepath.Dir(at) {
-		if exists(filepath.Join(at, ".git")) {
-			return true
+		if st, err := os.Lstat(filepath.Join(at, ".git")); err == nil {
+			return st.IsDir()
 		}
 	}
 	return false

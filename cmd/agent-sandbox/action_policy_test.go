@@ -29,6 +29,7 @@ func TestActionRulesAreOfTheBase(t *testing.T) {
 		"named":                         {base: files{"ci/p.yaml": ours}, head: files{"ci/p.yaml": theirs}, in: actions.Inputs{Policy: "ci/p.yaml"}, policy: ours},
 		"of a directory":                {base: files{"sub/" + policyFile: ours, policyFile: "version: 1\n"}, head: files{"sub/" + policyFile: theirs}, in: actions.Inputs{Directory: "sub"}, policy: ours},
 		"an organisation's checkout":    {base: files{policyFile: ours}, beside: files{"org/.git/HEAD": "x", "org/c.yaml": ours}, in: actions.Inputs{Ceiling: "org/c.yaml"}, policy: ours, ceiling: ours},
+		"a submodule":                   {base: files{policyFile: ours}, beside: files{"org/.git": "gitdir: x", "org/c.yaml": theirs}, in: actions.Inputs{Ceiling: "org/c.yaml"}, wrong: "merge the file first"},
 		"a submodule in a file's place": {base: files{"org/c.yaml": ours}, head: files{"org/c.yaml": theirs}, beside: files{"org/.git": "gitdir: x"}, in: actions.Inputs{Ceiling: "org/c.yaml"}, policy: "version: 1\n", ceiling: ours},
 	} {
 		t.Run(name, func(t *testing.T) {
