@@ -199,7 +199,7 @@ func (cs *ChangeSet) encode(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	out.Write(bytes.TrimSuffix(data, []byte("]}")))
 	for i := range cs.Changes {
-		if data, err = json.Marshal(cs.Changes[i]); err != nil {
+		if data, err = json.Marshal(cs.Changes[i].forJSON()); err != nil {
 			return fmt.Errorf("encode change set: %w", err)
 		}
 		if i > 0 {

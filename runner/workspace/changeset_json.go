@@ -27,18 +27,18 @@ type changeSetJSON struct {
 }
 
 type changeJSON struct {
-	Path        string `json:"path"`
-	PathB64     string `json:"path_b64,omitempty"`
-	From        string `json:"from,omitempty"`
-	FromB64     string `json:"from_b64,omitempty"`
-	Kind        Kind   `json:"kind"`
-	Old         *Node  `json:"old,omitempty"`
-	New         *Node  `json:"new,omitempty"`
-	Tier        Tier   `json:"tier,omitempty"`
-	Reason      string `json:"reason,omitempty"`
-	Git         bool   `json:"git,omitempty"`
-	Omitted     string `json:"omitted,omitempty"`
-	HostChanged bool   `json:"host_changed,omitempty"`
+	Path        string    `json:"path"`
+	PathB64     string    `json:"path_b64,omitempty"`
+	From        string    `json:"from,omitempty"`
+	FromB64     string    `json:"from_b64,omitempty"`
+	Kind        Kind      `json:"kind"`
+	Old         *nodeJSON `json:"old,omitempty"`
+	New         *nodeJSON `json:"new,omitempty"`
+	Tier        Tier      `json:"tier,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+	Git         bool      `json:"git,omitempty"`
+	Omitted     string    `json:"omitted,omitempty"`
+	HostChanged bool      `json:"host_changed,omitempty"`
 }
 
 type nodeJSON struct {
@@ -81,14 +81,17 @@ func (cs *ChangeSet) UnmarshalJSON(data []byte) error {
 }
 
 // MarshalJSON implements json.Marshaler.
-func (c Change) MarshalJSON() ([]byte, error) {
+func (c Change) MarshalJSON() ([]byte, error) { return json.Marshal(c.forJSON()) }
+
+// forJSON has no marshaler in it: package json reads over what one gives again, level by level.
+func (c *Change) forJSON() *changeJSON {
 	v := changeJSON{
-		Kind: c.Kind, Old: c.Old, New: c.New, Tier: c.Tier, Reason: c.Reason, Git: c.Git,
+		Kind: c.Kind, Old: c.Old.forJSON(), New: c.New.forJSON(), Tier: c.Tier, Reason: c.Reason, Git: c.Git,
 		Omitted: c.Omitted, HostChanged: c.HostChanged,
 	}
 	v.Path, v.PathB64 = splitRaw(c.Path)
 	v.From, v.FromB64 = splitRaw(c.From)
-	return json.Marshal(v)
+	return &v
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -99,18 +102,25 @@ func (c *Change) UnmarshalJSON(data []byte) error {
 	}
 	path, errPath := joinRaw(v.Path, v.PathB64)
 	from, errFrom := joinRaw(v.From, v.FromB64)
+	before, errOld := v.Old.node()
+	after, errNew := v.New.node()
 	*c = Change{
-		Path: path, From: from, Kind: v.Kind, Old: v.Old, New: v.New, Tier: v.Tier, Reason: v.Reason,
+		Path: path, From: from, Kind: v.Kind, Old: before, New: after, Tier: v.Tier, Reason: v.Reason,
 		Git: v.Git, Omitted: v.Omitted, HostChanged: v.HostChanged,
 	}
-	return errors.Join(errPath, errFrom)
+	return errors.Join(errPath, errFrom, errOld, errNew)
 }
 
 // MarshalJSON implements json.Marshaler.
-func (n Node) MarshalJSON() ([]byte, error) {
+func (n Node) MarshalJSON() ([]byte, error) { return json.Marshal(n.forJSON()) }
+
+func (n *Node) forJSON() *nodeJSON {
+	if n == nil {
+		return nil
+	}
 	v := nodeJSON{Type: n.Type, Mode: fmt.Sprintf("%04o", unixMode(n.Mode)), Size: n.Size, SHA256: n.SHA256}
 	v.Target, v.TargetB64 = splitRaw(n.Target)
-	return json.Marshal(v)
+	return &v
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -119,13 +129,27 @@ func (n *Node) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &v); err != nil {
 		return err
 	}
+	node, err := v.node()
+	if err != nil {
+		return err
+	}
+	*n = *node
+	return nil
+}
+
+func (v *nodeJSON) node() (*Node, error) {
+	if v == nil {
+		return nil, nil
+	}
 	mode, err := strconv.ParseUint(v.Mode, 8, 12)
 	if err != nil {
-		return fmt.Errorf("mode %q: not four octal digits", v.Mode)
+		return nil, fmt.Errorf("mode %q: not four octal digits", v.Mode)
 	}
 	target, err := joinRaw(v.Target, v.TargetB64)
-	*n = Node{Type: v.Type, Mode: goMode(uint32(mode)), Size: v.Size, SHA256: v.SHA256, Target: target}
-	return err
+	if err != nil {
+		return nil, err
+	}
+	return &Node{Type: v.Type, Mode: goMode(uint32(mode)), Size: v.Size, SHA256: v.SHA256, Target: target}, nil
 }
 
 // splitRaw gives the two fields that hold a string of arbitrary bytes in JSON: what a person reads, and
