@@ -58,12 +58,16 @@ func (s *Schema) Manifest(file []byte) error {
 	return s.Statement(f.Payload)
 }
 
-// Manifests validates every manifest.json below a directory, and says how many there are.
+// Manifests validates every manifest.json below a directory of runs, and says how many there are. What an agent wrote is in blobs/ and
+// upper/, and may have that name too.
 func (s *Schema) Manifests(dir string) (n int, err error) {
 	var errs []error
 	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
+		}
+		if err == nil && d.IsDir() && (d.Name() == "blobs" || d.Name() == "upper") {
+			return fs.SkipDir
 		}
 		if err != nil || d.Name() != "manifest.json" || !d.Type().IsRegular() {
 			return err
