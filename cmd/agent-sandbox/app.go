@@ -107,44 +107,6 @@ func readJSON(name string, v any) error {
 	return json.Unmarshal(b, v)
 }
 
-// The file names of a project.
-const policyFile = ".agent-sandbox.yaml"
-
-// project finds the directory that the agent sees: dir if given, else the closest one above the current directory
-// that has a policy or a git repository, else the current one. sub is where below it the caller stands.
-func (a *app) project(dir string) (project, sub string, err error) {
-	here, err := os.Getwd()
-	if err != nil {
-		return "", "", err
-	}
-	if dir != "" {
-		abs, err := filepath.Abs(dir)
-		if err != nil {
-			return "", "", err
-		}
-		st, err := os.Stat(abs)
-		if err != nil {
-			return "", "", usage("--workspace: %w", err)
-		}
-		if !st.IsDir() {
-			return "", "", usage("--workspace: %s is not a directory", dir)
-		}
-		return abs, "", nil
-	}
-	project = here
-	for at := here; ; at = filepath.Dir(at) {
-		if isProject(at) {
-			project = at
-			break
-		}
-		if at == filepath.Dir(at) {
-			break
-		}
-	}
-	rel, err := filepath.Rel(project, here)
-	return project, filepath.ToSlash(rel), err
-}
-
 func exists(name string) bool {
 	_, err := os.Lstat(name)
 	return err == nil

@@ -44,7 +44,7 @@ stays: what ran, what was refused, the logs. --record removes that too.
 			}
 			var errs []error
 			for _, name := range args {
-				errs = append(errs, a.discardNamed(name, f))
+				errs = append(errs, a.withUnsettled(name, func(r *runs.Run) error { return a.discard(r, f) }))
 			}
 			return errors.Join(errs...)
 		},
@@ -53,19 +53,6 @@ stays: what ran, what was refused, the logs. --record removes that too.
 	c.Flags().BoolVar(&f.record, "record", false, "remove the record of the run too: events, logs, result")
 	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
 	return c
-}
-
-func (a *app) discardNamed(name string, f discardFlags) error {
-	store, err := a.store()
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	r, err := a.findRun(store, name)
-	if err != nil {
-		return err
-	}
-	return a.discard(r, f)
 }
 
 // discard removes a run's changes, or all of it. What a dead runner left in its directory goes in either case, and first: on a full disk that

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/org/agent-sandbox/runner/runs"
 )
@@ -51,28 +49,4 @@ func projectOf(r *runs.Run) string {
 		return ""
 	}
 	return s.Start.Project
-}
-
-// isProject tells whether a directory was meant as a project, and is not merely where somebody stands.
-func isProject(dir string) bool {
-	return exists(filepath.Join(dir, policyFile)) || exists(filepath.Join(dir, ".git"))
-}
-
-// isHome tells whether a directory is the user's home, and nobody has made it a project.
-func isHome(dir string) bool {
-	home, err := os.UserHomeDir()
-	return err == nil && sameDir(home, dir) && !isProject(dir)
-}
-
-// sameDir tells whether two paths are one directory: one of them may be through a symbolic link.
-func sameDir(a, b string) bool {
-	if a == b {
-		return true
-	}
-	x, err := os.Stat(a)
-	if err != nil {
-		return false
-	}
-	y, err := os.Stat(b)
-	return err == nil && os.SameFile(x, y)
 }

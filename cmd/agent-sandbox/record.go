@@ -16,8 +16,19 @@ import (
 	"github.com/org/agent-sandbox/runner/workspace"
 )
 
-// withRun calls f with the run that name means: an id, a unique prefix of one, or "last" (findRun).
+// withRun calls f with the run that name means: an id, a unique prefix of one, or "last" (findRun). The record of a dead runner's is
+// finished first.
 func (a *app) withRun(name string, f func(*runs.Run) error) error {
+	return a.withUnsettled(name, func(r *runs.Run) error {
+		if _, err := a.settle(r); err != nil {
+			return err
+		}
+		return f(r)
+	})
+}
+
+// withUnsettled is withRun for who has to make room first, in which a record can be finished.
+func (a *app) withUnsettled(name string, f func(*runs.Run) error) error {
 	store, err := a.store()
 	if err != nil {
 		return err
@@ -25,9 +36,6 @@ func (a *app) withRun(name string, f func(*runs.Run) error) error {
 	defer store.Close()
 	r, err := a.findRun(store, name)
 	if err != nil {
-		return err
-	}
-	if _, err := a.settle(r); err != nil {
 		return err
 	}
 	return f(r)
