@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -144,18 +146,31 @@ func (o objects) read(ctx context.Context, id, kind string) ([]byte, error) {
 	return body, nil
 }
 
-// storedCredential matches what actions/checkout, and people, leave in a repository's configuration.
-var storedCredential = regexp.MustCompile(`(?i)extraheader|://[^/\s@]+@`)
+// storedCredential matches what actions/checkout, and people, leave in a repository's configuration. A name alone is a part of many addresses of
+// ssh, and nothing secret.
+var storedCredential = regexp.MustCompile(`(?i)extraheader|https?://[^/\s@]+@|://[^/\s@:]*:[^/\s@]+@`)
 
-// CheckCheckout refuses a repository whose configuration holds a credential, which the agent could read.
+// CheckCheckout refuses a project in which the configuration of a repository holds a credential, which the agent could read: that of the project,
+// of a submodule, or of another checkout that the workflow has beside.
 func CheckCheckout(project string) error {
-	b, err := os.ReadFile(filepath.Join(project, ".git", "config"))
-	if err != nil {
-		return nil //nolint:nilerr // no repository of its own, so no configuration with a credential
-	}
-	if storedCredential.Match(b) {
-		return errors.New("the checkout left a credential in .git/config, which the agent would see\n" +
-			"hint: add `persist-credentials: false` under `with:` of actions/checkout")
-	}
-	return nil
+	return fs.WalkDir(os.DirFS(project), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist):
+			return nil // what is closed to us is closed to the agent
+		case err != nil:
+			return fmt.Errorf("look for stored credentials: %w", err)
+		case d.Name() != "config" && d.Name() != "config.worktree" || !slices.Contains(strings.Split(name, "/"), ".git"):
+			return nil
+		}
+		file := filepath.Join(project, filepath.FromSlash(name))
+		if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
+			return nil //nolint:nilerr // nothing that can be read, to the agent neither
+		}
+		b, err := os.ReadFile(file)
+		if err != nil || !storedCredential.Match(b) {
+			return nil //nolint:nilerr // closed to us
+		}
+		return fmt.Errorf("a checkout left a credential in %s, which the agent would see\n"+
+			"hint: add `persist-credentials: false` under `with:` of each actions/checkout", name)
+	})
 }
