@@ -206,9 +206,14 @@ func gooseKit() Kit {
 // shellKit is for looking around, and for tasks that are scripts.
 func shellKit() Kit {
 	return Kit{
-		Name: "shell", About: "bash of the image; the task is a script", Source: "https://www.gnu.org/software/bash/manual/", Tried: true,
-		Command: []string{"bash", "-c", TaskWord}, Interactive: []string{"bash"},
+		Name: "shell", About: "bash of the image, or else its sh; the task is a script", Source: "https://www.gnu.org/software/bash/manual/", Tried: true,
+		Command: append(ShellOf(), "-c", TaskWord), Interactive: ShellOf(),
 	}
+}
+
+// ShellOf is the command of a shell in whatever image: bash where it is there, as it is not in small images.
+func ShellOf() []string {
+	return []string{"sh", "-c", `command -v bash >/dev/null && exec bash "$@"; exec sh "$@"`, "shell"}
 }
 
 // settings are variables with fixed values: name, value, name, value.

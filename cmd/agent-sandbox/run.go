@@ -77,9 +77,9 @@ func (a *app) shellCommand() *cobra.Command {
 	f := runFlags{tty: true, command: true}
 	c := &cobra.Command{
 		Use:   "shell [flags]",
-		Short: "Look around in the sandbox: run -t -- bash",
+		Short: "Look around in the sandbox, in bash or else sh",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.runTask(cmd.Context(), f, []string{"bash"}) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.runTask(cmd.Context(), f, policy.ShellOf()) },
 	}
 	f.register(c)
 	return c
