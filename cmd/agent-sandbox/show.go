@@ -245,9 +245,10 @@ func (p *page) events(s event.Summary) {
 		p.row("", "nothing was refused, lowered or warned of")
 	}
 	if n > 0 {
-		p.row("refused", "%s, %s, %s", plural(s.Counts.RefusedConnections, "connection"), plural(s.Counts.RefusedNames, "name"), plural(s.Counts.RefusedRequests, "request"))
+		p.row("refused", "%s, %s, %s", plural(s.Counts.RefusedConnections, "connection"), plural(s.Counts.RefusedNames, "lookup"), plural(s.Counts.RefusedRequests, "request"))
 	}
-	rows(p, "refused", s.Refused, uint64(len(s.Refused)), refusalText)
+	refused := event.PerName(s.Refused)
+	rows(p, "refused", refused, uint64(len(refused)), refusalText)
 	rows(p, "leak", s.Leaks, uint64(len(s.Leaks)), func(l event.Leak) string {
 		return fmt.Sprintf("the placeholder of %s was on its way to %s, %d times; it was refused", l.Credential, l.Host, l.Count)
 	})
@@ -311,7 +312,10 @@ func refusalText(r event.Refusal) string {
 	var text string
 	switch {
 	case r.Proto == "dns":
-		text = fmt.Sprintf("name %s %s", r.Name, r.Type)
+		text = "name " + r.Name
+		if r.Type != "A" && r.Type != "AAAA" {
+			text += " " + r.Type
+		}
 	case r.Proto == "http":
 		text = fmt.Sprintf("request %s %s port %d %s", r.Method, r.Name, r.Port, r.Path)
 	case r.Port == 0:

@@ -67,7 +67,7 @@ func section[T any](r *report, label string, list []T, total uint64, text func(T
 }
 
 func (r *report) refusals(s Summary) {
-	refused := perName(s.Refused)
+	refused := PerName(s.Refused)
 	n := min(len(refused), reportTargets)
 	if n == 0 {
 		return
@@ -85,8 +85,8 @@ func (r *report) refusals(s Summary) {
 	r.line("refused", text)
 }
 
-// perName makes one of the two questions that programs ask about a name.
-func perName(list []Refusal) []Refusal {
+// PerName makes one of the two questions that programs ask about a name.
+func PerName(list []Refusal) []Refusal {
 	var out []Refusal
 	at := map[string]int{}
 	for _, x := range list {
