@@ -8,14 +8,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/org/agent-sandbox/runner/issuer"
-	"github.com/org/agent-sandbox/runner/scaffold"
 )
 
 // oidcFlags are the flags of dev oidc.
@@ -44,10 +41,14 @@ func (a *app) devOIDCCommand() *cobra.Command {
 command it runs that with the two variables that a job needs, and ends with it; without one it prints
 them and goes on until it is interrupted.
 
+The tokens have the claims of GitHub's for a job that was started by hand, from the workflow that init writes.
+What is not known here, such as the numbers of the repository and its owner by which a broker knows them, is 0 unless --claim says it.
+With --claim environment=NAME or event_name=pull_request the subject is what GitHub makes it then.
+
 The tokens name this machine as their issuer: no broker accepts them that was not told to, and the record of
 a run says that its identity is a local one.`,
 		Example: `  agent-sandbox dev oidc -- act workflow_dispatch --env ACTIONS_ID_TOKEN_REQUEST_URL --env ACTIONS_ID_TOKEN_REQUEST_TOKEN
-  agent-sandbox dev oidc --repository acme/shop --claim repository_id=42 >oidc.env`,
+  agent-sandbox dev oidc --repository acme/shop --claim repository_id=42 --claim repository_owner_id=7 >oidc.env`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.devOIDC(cmd.Context(), f, args) },
 	}
 	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:0", "loopback address and port; 0 takes any")
@@ -59,7 +60,7 @@ a run says that its identity is a local one.`,
 }
 
 func (a *app) devOIDC(ctx context.Context, f oidcFlags, args []string) (err error) {
-	claims, err := a.localClaims(f)
+	claims, err := a.localClaims(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -120,40 +121,4 @@ func (a *app) withEnviron(ctx context.Context, env, args []string) error {
 		return &statusError{code: exit.ExitCode()}
 	}
 	return err
-}
-
-var claimName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
-
-// localClaims are those of a job on GitHub (https://docs.github.com/en/actions/reference/security/oidc), as far as they make sense here.
-func (a *app) localClaims(f oidcFlags) (map[string]string, error) {
-	if f.repository == "" {
-		project, _, err := a.project("")
-		if err != nil {
-			return nil, err
-		}
-		found, err := scaffold.Detect(project)
-		if err != nil {
-			return nil, err
-		}
-		if f.repository = found.Repository; f.repository == "" {
-			f.repository = "local/project"
-		}
-	}
-	owner, name, ok := strings.Cut(f.repository, "/")
-	if !ok || owner == "" || name == "" {
-		return nil, usage("--repository: %q is not owner/name", f.repository)
-	}
-	claims := map[string]string{
-		"sub":        "repo:" + f.repository + ":ref:" + f.ref,
-		"repository": f.repository, "repository_owner": owner, "repository_visibility": "private",
-		"ref": f.ref, "ref_type": "branch", "event_name": "workflow_dispatch", "actor": "local", "runner_environment": "local",
-	}
-	for _, kv := range f.claims {
-		name, value, ok := strings.Cut(kv, "=")
-		if !ok || !claimName.MatchString(name) {
-			return nil, usage("--claim: %q is not NAME=VALUE", kv)
-		}
-		claims[name] = value
-	}
-	return claims, nil
 }
