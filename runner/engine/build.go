@@ -41,9 +41,24 @@ func (e *Engine) PrefersBuildKit(ctx context.Context) (bool, error) {
 	return ping.BuilderVersion == build.BuilderBuildKit, nil
 }
 
-// Build builds an image without a name and returns its id. Each line of the build's output goes to line, as it comes and
-// as untrusted as it is. The error wraps ErrBuild if the build came to an end that it chose itself.
-func (e *Engine) Build(ctx context.Context, b Build, line func(string)) (id string, err error) {
+// Build builds an image without a name. Each line of the build's output goes to line, as it comes and as untrusted as it
+// is. The error wraps ErrBuild if the build came to an end that it chose itself; there can be something made all the same.
+func (e *Engine) Build(ctx context.Context, b Build, line func(string)) (built Built, err error) {
+	noted := &steps{}
+	if b.NoCache || b.BuildKit {
+		if noted, err = e.steps(ctx); err != nil {
+			return built, err
+		}
+	}
+	id, err := e.build(ctx, b, noted, line)
+	made, failed := e.madeBy(ctx, noted)
+	if built.Made = made; err == nil {
+		built.ID = id
+	}
+	return built, errors.Join(err, failed)
+}
+
+func (e *Engine) build(ctx context.Context, b Build, noted *steps, line func(string)) (id string, err error) {
 	opts := build.ImageBuildOptions{
 		Context: b.Context, Dockerfile: b.Dockerfile, Target: b.Target, NoCache: b.NoCache,
 		Remove: true, ForceRemove: true, BuildArgs: map[string]*string{}, Version: build.BuilderV1,
@@ -70,13 +85,15 @@ func (e *Engine) Build(ctx context.Context, b Build, line func(string)) (id stri
 		case m.ID == "moby.buildkit.trace":
 			return trace.add(m.Aux)
 		case m.Stream != "":
+			noted.text(m.Stream)
 			trace.text(m.Stream)
 		case len(m.Aux) > 0:
 			var aux struct{ ID string }
 			if err := json.Unmarshal(m.Aux, &aux); err != nil {
 				return fmt.Errorf("build image: %w", err)
 			}
-			id = aux.ID
+			id = aux.ID // of each stage; the last one's is the result
+			noted.note(id)
 		}
 		return nil
 	})

@@ -88,17 +88,13 @@ func (b *Builder) build(ctx context.Context, in *Inputs, use func(dir string, n 
 		return fmt.Errorf("build image: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	id, err := b.run(ctx, in, sh.epoch)
+	built, err := b.run(ctx, in, sh.epoch)
+	defer func() { err = errors.Join(err, b.Engine.RemoveMade(ctx, built.Made)) }()
 	if err != nil {
 		return err
 	}
-	if b.NoCache || b.BuildKit { // otherwise it is the classic builder's cache
-		defer func() {
-			err = errors.Join(err, b.Engine.RemoveImage(context.WithoutCancel(ctx), id, true))
-		}()
-	}
 	b.Line("normalising the image")
-	s, err := b.fetch(ctx, dir, id)
+	s, err := b.fetch(ctx, dir, built.ID)
 	if err != nil {
 		return err
 	}
@@ -160,7 +156,7 @@ func (b *Builder) find(ctx context.Context, name string) (engine.Image, error) {
 func DigestOf(img engine.Image) string { return cmp.Or(img.Digest(), img.ID) }
 
 // run has the engine build.
-func (b *Builder) run(ctx context.Context, in *Inputs, at time.Time) (id string, err error) {
+func (b *Builder) run(ctx context.Context, in *Inputs, at time.Time) (built engine.Built, err error) {
 	dockerfile, extra := in.trust(b.CA, b.System)
 	extra = append(extra, in.agents...)
 	refused := ""
@@ -173,14 +169,14 @@ func (b *Builder) run(ctx context.Context, in *Inputs, at time.Time) (id string,
 	r, w := io.Pipe()
 	var sending errgroup.Group
 	sending.Go(func() error { return w.CloseWithError(in.writeContext(w, at, dockerfile, extra)) })
-	id, err = b.Engine.Build(ctx, engine.Build{
+	built, err = b.Engine.Build(ctx, engine.Build{
 		Context: r, Dockerfile: dockerfileName, Args: in.Args, NoCache: b.NoCache, Offline: b.Offline, BuildKit: b.BuildKit,
 	}, line)
 	if err != nil && refused != "" {
 		err = fmt.Errorf("the agents can't be installed: %s\nhint: start from an image that has npm or apt-get, or install them in the Dockerfile", refused)
 	}
 	_ = r.Close() // never fails; it ends the sender if the engine stopped listening
-	return id, errors.Join(err, sent(sending.Wait()))
+	return built, errors.Join(err, sent(sending.Wait()))
 }
 
 func (b *Builder) fetch(ctx context.Context, dir, id string) (*saved, error) {

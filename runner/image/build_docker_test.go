@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,26 +129,32 @@ func alter(t *testing.T, b *Builder, name, command string) (restore func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := []byte("FROM " + name + "\nUSER root\nRUN " + command + "\n")
-	var archive bytes.Buffer
-	w := tar.NewWriter(&archive)
-	err = errors.Join(w.WriteHeader(&tar.Header{Name: "Dockerfile", Size: int64(len(text)), Mode: 0o644}), second(w.Write(text)), w.Close())
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := b.Engine.Build(t.Context(), engine.Build{Context: &archive, Dockerfile: "Dockerfile", Offline: true, NoCache: true}, b.Line)
+	archive := onlyDockerfile(t, "FROM "+name+"\nUSER root\nRUN "+command+"\n")
+	built, err := b.Engine.Build(t.Context(), engine.Build{Context: archive, Dockerfile: "Dockerfile", Offline: true, NoCache: true}, b.Line)
 	if err == nil {
-		err = b.Engine.Tag(t.Context(), id, name)
+		err = b.Engine.Tag(t.Context(), built.ID, name)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return func() {
-		err := errors.Join(b.Engine.Tag(t.Context(), was.ID, name), b.Engine.RemoveImage(t.Context(), id, true))
+		err := errors.Join(b.Engine.Tag(t.Context(), was.ID, name), b.Engine.RemoveMade(t.Context(), built.Made))
 		if err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// onlyDockerfile is the context of a build that copies nothing.
+func onlyDockerfile(t *testing.T, text string) io.Reader {
+	t.Helper()
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	err := errors.Join(w.WriteHeader(&tar.Header{Name: "Dockerfile", Size: int64(len(text)), Mode: 0o644}), second(w.Write([]byte(text))), w.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &archive
 }
 
 func second(_ int, err error) error { return err }

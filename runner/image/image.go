@@ -14,12 +14,13 @@ import (
 
 // Engine is what building needs of a container engine.
 type Engine interface {
-	Build(ctx context.Context, b engine.Build, line func(string)) (id string, err error)
+	Build(ctx context.Context, b engine.Build, line func(string)) (engine.Built, error)
 	Image(ctx context.Context, reference string) (engine.Image, error)
 	Pull(ctx context.Context, reference string, line func(string)) error
 	Save(ctx context.Context, id string) (io.ReadCloser, error)
 	Load(ctx context.Context, archive io.Reader) error
 	Tag(ctx context.Context, id, name string) error
+	RemoveMade(ctx context.Context, made []string) error
 	RemoveImage(ctx context.Context, id string, prune bool) error
 }
 

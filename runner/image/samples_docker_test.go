@@ -93,13 +93,13 @@ func goImage(t *testing.T, b *Builder) string {
 	r, w := io.Pipe()
 	var sending errgroup.Group
 	sending.Go(func() error { return w.CloseWithError(writeGo(w, root, files)) })
-	id, err := b.Engine.Build(t.Context(), engine.Build{Context: r, Dockerfile: "Dockerfile", Offline: true}, b.Line)
+	built, err := b.Engine.Build(t.Context(), engine.Build{Context: r, Dockerfile: "Dockerfile", Offline: true}, b.Line)
 	_ = r.Close()
 	if err := errors.Join(err, sending.Wait()); err != nil {
 		t.Fatal(err)
 	}
 	name := fmt.Sprintf("agent-sandbox-test-go:%d", os.Getpid())
-	if err := b.Engine.Tag(t.Context(), id, name); err != nil {
+	if err := b.Engine.Tag(t.Context(), built.ID, name); err != nil {
 		t.Fatal(err)
 	}
 	removeLater(t, b, name)
