@@ -31,7 +31,7 @@ func credentialAttacks() map[string][]string {
 		"use after the end":          {"runner TestEscapeNowhere: use after the end", "cmd/agent-sandbox TestIssuedToken", "cmd/agent-sandbox TestKilledToken"},
 		"renewal within a push":      {"runner TestRenewals: a renewal in the middle of a git push"},
 		"the job's own tokens":       {"runner TestEscapeSecrets: ACTIONS_RUNTIME_TOKEN and the id-token variables", "cmd/agent-sandbox TestRunEnvironment"},
-		"checkout's credentials":     {"cmd/agent-sandbox TestActionRefusesStoredCredential"},
+		"checkout's credentials":     {"runner TestEscapeSecrets: the credential that a checkout stored", "runner/actions TestCheckCheckout", "cmd/agent-sandbox TestActionRefusesStoredCredential"},
 	}
 }
 

@@ -15,12 +15,14 @@ import (
 	"testing"
 
 	"github.com/org/agent-sandbox/policy"
+	"github.com/org/agent-sandbox/runner/actions"
+	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 )
 
 // ransack prints all that an agent can read of processes and of what the sandbox was given, and the files that it finds.
 const ransack = `
-env; cat /proc/*/environ /proc/*/cmdline /proc/*/task/*/environ /run/agent-sandbox/* 2>/dev/null
+env; cat /proc/*/environ /proc/*/cmdline /proc/*/task/*/environ /run/agent-sandbox/* /workspace/*/.git/config 2>/dev/null
 find / -xdev \( -path /proc -o -path /sys \) -prune -o -type f -newermt '-1 hour' -size -1024k -print0 2>/dev/null | xargs -0 -r cat 2>/dev/null
 cat`
 
@@ -51,8 +53,16 @@ func TestEscapeSecrets(t *testing.T) {
 		env[name] = jobSecret
 	}
 	held := l.ransacked(t, setup{policy: allowedPolicy, world: newWorld(t), env: env})
-	// The same secret as an ordinary variable is found in all these places but the engine's.
-	open := l.ransacked(t, setup{policy: "env: [ESCAPE_PLAIN]\n", env: map[string]string{"ESCAPE_PLAIN": modelSecret}})
+	// The same secrets are found in all these places: they are ordinary variables of the agent's, in a policy that nobody has read, and one
+	// is its container's.
+	open := l.ransacked(t, setup{
+		policy: "env: [ESCAPE_PLAIN]\n", prepare: storeCredential,
+		env: map[string]string{"ESCAPE_PLAIN": modelSecret, "ACTIONS_RUNTIME_TOKEN": jobSecret},
+		edit: func(p *policy.Policy) {
+			p.Env = append(p.Env, policy.EnvVar{Name: "ACTIONS_RUNTIME_TOKEN", FromHost: true})
+		},
+		seam: seam{unchecked: true, container: engine.Weakened{Guest: l.weak, GuestEnv: []string{"ESCAPE_TOKEN=" + modelSecret}}},
+	})
 	for _, e := range []struct {
 		attack, by   string
 		held, opened string
@@ -76,8 +86,11 @@ func TestEscapeSecrets(t *testing.T) {
 		})
 	}
 	l.entry(t, "credentials", "ACTIONS_RUNTIME_TOKEN and the id-token variables", "a variable of the runner's gets inside by its name alone, and these never", func(t *testing.T, _ func(string)) {
-		if holds(held.inside, jobSecret) || !strings.Contains(held.inside, "ESCAPE_TOKEN=") || !holds(open.inside, modelSecret) {
+		if holds(held.inside, jobSecret) || !strings.Contains(held.inside, "ESCAPE_TOKEN=") {
 			t.Error("the job's token is inside, or the search proves nothing")
+		}
+		if !holds(open.inside, jobSecret) {
+			t.Error("where the policy may name it, it is not inside either: the entry proves nothing")
 		}
 		for _, name := range jobVariables() {
 			if _, err := policy.Load("policy.yaml", []byte("version: 1\nenv: ["+name+"]\n")); err == nil {
@@ -95,11 +108,31 @@ func TestEscapeSecrets(t *testing.T) {
 		case !strings.Contains(held.inspected, held.run):
 			t.Errorf("it is another container: %s", held.inspected)
 		}
-		// The control: a container that was made with it.
-		if got := l.inspectNew(t, "--env", "ESCAPE_TOKEN="+modelSecret); !holds(got, modelSecret) {
-			t.Error("a secret that is there is not found: the entry proves nothing")
+		if !holds(open.inspected, modelSecret) {
+			t.Error("a container that has it as a variable does not show it: the entry proves nothing")
 		}
 	})
+	l.entry(t, "credentials", "the credential that a checkout stored", "the action refuses such a project", func(t *testing.T, _ func(string)) {
+		if err := actions.CheckCheckout(held.project); err != nil {
+			t.Errorf("the positive control, a project without: %v", err)
+		}
+		if err := actions.CheckCheckout(open.project); err == nil || !strings.Contains(err.Error(), "beside/.git/config") {
+			t.Errorf("a project with it: %v", err)
+		}
+		if strings.Contains(held.inside, storedCredential) || !strings.Contains(open.inside, storedCredential) {
+			t.Error("the agent does not read it where nobody refuses the project: the entry proves nothing")
+		}
+	})
+}
+
+// storedCredential is what actions/checkout leaves for git.
+const storedCredential = "AUTHORIZATION: basic eC1hY2Nlc3MtdG9rZW46Z2hzX3N0b3JlZA=="
+
+// storeCredential leaves it as a checkout does whose path is beside.
+func storeCredential(t *testing.T, project string) {
+	t.Helper()
+	git(t, project, "init", "-q", "beside")
+	git(t, filepath.Join(project, "beside"), "config", "http.https://github.com/.extraheader", storedCredential)
 }
 
 // jobSecret is what the variables of jobVariables have, which tokens of a whole job are in.
@@ -110,7 +143,7 @@ func jobVariables() []string {
 }
 
 // found is what a search has come to.
-type found struct{ run, inside, policy, record, inspected string }
+type found struct{ run, project, inside, policy, record, inspected string }
 
 // ransacked searches a sandbox from inside, and the engine meanwhile, and afterwards what is left.
 func (l *lab) ransacked(t *testing.T, s setup) found {
@@ -131,7 +164,7 @@ func (l *lab) ransacked(t *testing.T, s setup) found {
 	if b.err != nil || b.result.ExitCode != 0 {
 		t.Fatalf("exit %d, %v\n%s", b.result.ExitCode, b.err, b.stderr)
 	}
-	f.inside = string(b.stdout)
+	f.inside, f.project = string(b.stdout), b.project
 	if at := strings.Index(f.inside, `"version": 1`); at >= 0 {
 		f.policy = f.inside[at:min(len(f.inside), at+32<<10)]
 	}
@@ -157,14 +190,6 @@ func inspectRun(t *testing.T, run string) string {
 		return ""
 	}
 	return docker(t, "inspect", docker(t, "ps", "--all", "--quiet", "--filter", "label=agent-sandbox="+run))
-}
-
-// inspectNew shows a container that is made with the options, and never started.
-func (l *lab) inspectNew(t *testing.T, options ...string) string {
-	t.Helper()
-	id := docker(t, append(append([]string{"create"}, options...), l.image, "true")...)
-	defer docker(t, "rm", id)
-	return docker(t, "inspect", id)
 }
 
 func docker(t *testing.T, args ...string) string {

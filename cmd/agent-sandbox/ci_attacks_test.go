@@ -31,7 +31,7 @@ func ciAttacks() []ciAttack {
 		{"a push beyond the branches of the policy", []string{"cmd/agent-sandbox.TestActionPushRefused"}},
 		{"git's configuration of the agent's in a push", []string{"cmd/agent-sandbox.TestActionPushes", "runner/workspace.TestPush"}},
 		{"the runner's secrets, files and engine", []string{"cmd/agent-sandbox.TestActionKeepsTheRunnersSecrets"}},
-		{"the credential that a checkout stored", []string{"cmd/agent-sandbox.TestActionRefusesStoredCredential"}},
+		{"the credential that a checkout stored", []string{"cmd/agent-sandbox.TestActionRefusesStoredCredential", "runner/actions.TestCheckCheckout", "runner.TestEscapeSecrets"}},
 		{"what a cancelled job leaves behind", []string{"cmd/agent-sandbox.TestActionCancelled"}},
 		{"a manifest edited after signing", []string{"runner/manifest.TestVerifyTampered"}},
 		{"a truncated or reordered event log", []string{"runner/event.TestVerifyFindsTampering", "runner/event.TestVerifyLogCutAnywhere"}},
