@@ -68,4 +68,13 @@ func TestApplyLeavesHardLinksAlone(t *testing.T) {
 	if d := cmp.Diff(readTree(t, out), c.before); d != "" {
 		t.Errorf("outside (-got +want)\n%s", d)
 	}
+	// Who writes into the file, and puts none in its place, changes the other name.
+	inPlace := filepath.Join(t.TempDir(), "f")
+	if err := os.Link(filepath.Join(out, "f"), inPlace); err != nil {
+		t.Fatal(err)
+	}
+	write(t, inPlace, "changed")
+	if got := readTree(t, out)["f"].Content; got != "changed" {
+		t.Errorf("a write in place leaves %q outside: the test proves nothing", got)
+	}
 }

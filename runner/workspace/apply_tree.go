@@ -19,6 +19,9 @@ import (
 type hostTree struct {
 	top  *dirHandle
 	last *dirHandle // the directory walked to last, nil for none
+
+	// into opens a directory in another: stepInto, but in tests of what that is good for.
+	into func(at *os.Root, name string) (*os.Root, error)
 }
 
 // dirHandle is an open directory.
@@ -40,8 +43,10 @@ func openTree(dir string) (*hostTree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &hostTree{top: top}, nil
+	return newTree(top), nil
 }
+
+func newTree(top *dirHandle) *hostTree { return &hostTree{top: top, into: stepInto} }
 
 func newHandle(p string, root *os.Root) (*dirHandle, error) {
 	f, err := root.Open(".")
@@ -87,7 +92,7 @@ func (t *hostTree) dir(p string) (*dirHandle, error) {
 func (t *hostTree) walk(p string) (*dirHandle, error) {
 	at := t.top.root
 	for name := range strings.SplitSeq(p, "/") {
-		next, err := stepInto(at, name)
+		next, err := t.into(at, name)
 		if at != t.top.root {
 			_ = at.Close()
 		}

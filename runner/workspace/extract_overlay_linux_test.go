@@ -107,6 +107,17 @@ func TestExtractOverlay(t *testing.T) {
 	})
 }
 
+// What becomes of directories that were made again or renamed, if nobody reads what the kernel notes of them: the host's old files stay, or are lost.
+func TestExtractOverlayWithoutAttributes(t *testing.T) {
+	again, renamed := []string{"d/b=3"}, []string{"d!", "e/"}
+	checkOverlays(t, []overlayTest{
+		{name: "made again", project: []string{"d/a=1", "d/b=2"}, upper: again, attrs: fakeXattrs{"d": {Opaque: true}}, want: "deleted d/a\nmodified d/b"},
+		{name: "made again, unread", project: []string{"d/a=1", "d/b=2"}, upper: again, want: "modified d/b"},
+		{name: "renamed", project: []string{"d/a=1"}, upper: renamed, attrs: fakeXattrs{"e": {Redirect: "d"}}, want: "deleted d\nadded e\nrenamed d/a -> e/a"},
+		{name: "renamed, unread", project: []string{"d/a=1"}, upper: renamed, want: "deleted d\ndeleted d/a\nadded e"},
+	})
+}
+
 func TestExtractOverlayRenames(t *testing.T) {
 	opaque := ovl.Attrs{Opaque: true}
 	checkOverlays(t, []overlayTest{

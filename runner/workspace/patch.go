@@ -37,7 +37,7 @@ const (
 // HostFiles opens files of the project for PatchConfig.Old. It follows no symlink and waits for no FIFO. What it
 // gives is not safe for concurrent use. Close the root when done.
 func HostFiles(root *os.Root) func(string) (io.ReadCloser, error) {
-	tree := &hostTree{top: &dirHandle{path: ".", root: root}}
+	tree := newTree(&dirHandle{path: ".", root: root})
 	return func(path string) (io.ReadCloser, error) {
 		defer tree.forget()
 		return tree.open(path)
