@@ -3,12 +3,9 @@
 package runner
 
 import (
-	"archive/tar"
-	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -20,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/workspace"
 )
@@ -248,80 +244,6 @@ func gitQuietly(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	cmd := gitCommand(t, dir, args...)
 	_, _ = cmd.CombinedOutput()
-}
-
-// TestEscapeHostileArchive: an archive that an engine would never make can't name anything outside.
-func TestEscapeHostileArchive(t *testing.T) {
-	l := testLab(t)
-	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644} }
-	hard := func(name, to string) tar.Header {
-		return tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: to, Mode: 0o644}
-	}
-	for name, evil := range map[string][]tar.Header{
-		"../ in a name":            {file("workspace/../../evil")},
-		"a name outside":           {file("evil")},
-		"an absolute name":         {file("/etc/evil")},
-		"a hard link to outside":   {hard("workspace/evil", "/etc/passwd")},
-		"a hard link by ../":       {hard("workspace/evil", "workspace/../../../etc/passwd")},
-		"a file below a symlink":   {{Name: "workspace/l", Typeflag: tar.TypeSymlink, Linkname: "/etc"}, file("workspace/l/evil")},
-		"the same name twice":      {file("workspace/a"), file("workspace/a")},
-		"a file of unknown type":   {{Name: "workspace/evil", Typeflag: 'Z'}},
-		"a name with a dot":        {file("workspace/./evil")},
-		"a name that ends nowhere": {file("workspace//evil")},
-	} {
-		l.entry(t, "workspace", "an archive with "+name, "names are checked; contents go to the blob store alone", func(t *testing.T, _ func(string)) {
-			if cs, err := extractArchive(t, evil); err == nil {
-				t.Errorf("extracted %+v", cs.Changes)
-			}
-			if cs, err := extractArchive(t, []tar.Header{file("workspace/good")}); err != nil || cs.Find("good") == nil {
-				t.Errorf("the control: %+v, %v", cs, err)
-			}
-		})
-	}
-}
-
-// TestEscapeArchivedDevice: an archive may have a device node in it, which no agent can make; it stays one on paper.
-func TestEscapeArchivedDevice(t *testing.T) {
-	l := testLab(t)
-	l.entry(t, "workspace", "a device node in the change set", "recorded, never applied", func(t *testing.T, _ func(string)) {
-		for _, kind := range []byte{tar.TypeChar, tar.TypeBlock, tar.TypeFifo, tar.TypeReg} {
-			cs, err := extractArchive(t, []tar.Header{{Name: "workspace/node", Typeflag: kind, Mode: 0o666, Devmajor: 1, Devminor: 11}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := workspace.Other
-			if kind == tar.TypeReg { // the control
-				want = workspace.File
-			}
-			if got := cs.Find("node").New.Type; got != want {
-				t.Errorf("entry of type %q: %q, want %q", kind, got, want)
-			}
-		}
-	})
-}
-
-func extractArchive(t *testing.T, entries []tar.Header) (*workspace.ChangeSet, error) {
-	t.Helper()
-	v, err := workspace.Prepare(t.Context(), workspace.Config{
-		Project: t.TempDir(), StateDir: t.TempDir(), Mode: policy.ModeCopy, UID: 1000, GID: 1000, Hide: policy.NewPatternSet(nil),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.Pack(t.Context(), io.Discard); err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, h := range append([]tar.Header{{Name: "workspace/", Typeflag: tar.TypeDir, Mode: 0o755}}, entries...) {
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return v.Extract(t.Context(), workspace.Sources{Tar: &b})
 }
 
 // TestEscapeHostSockets: programs of the host that listen in the project can't be talked to.
