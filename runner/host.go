@@ -35,14 +35,13 @@ type head struct{ commit, ref string }
 // gitTimeout bounds a question to git about the project.
 const gitTimeout = 10 * time.Second
 
-// readHead asks git where the project stands; zero where there is no repository, no commit or no git. It is only
-// asked before the agent has had anything to write to.
+// readHead asks git where the project stands; zero where there is no repository or no git, and without a commit where there is none yet. It is
+// only asked before the agent has had anything to write to.
 func readHead(ctx context.Context, project string) head {
-	commit := askGit(ctx, project, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-	if commit == "" {
-		return head{}
+	return head{
+		commit: askGit(ctx, project, "rev-parse", "--verify", "--quiet", "HEAD^{commit}"),
+		ref:    askGit(ctx, project, "symbolic-ref", "--quiet", "HEAD"),
 	}
-	return head{commit: commit, ref: askGit(ctx, project, "symbolic-ref", "--quiet", "HEAD")}
 }
 
 func askGit(ctx context.Context, dir string, args ...string) string {

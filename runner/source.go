@@ -74,10 +74,10 @@ func sourceState(ctx context.Context, project string, h head) event.SourceState 
 	if remote, ok := sourceRepository(askGit(ctx, project, "config", "--get", "remote.origin.url")); ok {
 		s.Repositories = append(s.Repositories, remote)
 	}
-	s.Commit, s.Ref = h.commit, h.ref
-	if s.Commit == "" {
+	if h.commit == "" {
 		return s
 	}
+	s.Commit, s.Ref = h.commit, h.ref
 	d, err := dirtyState(ctx, project)
 	if err != nil {
 		s.Detail = err.Error()

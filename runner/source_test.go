@@ -50,7 +50,10 @@ func TestSourceState(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	git("init", "-q")
+	git("init", "-q", "-b", "first")
+	if h := readHead(t.Context(), dir); h != (head{ref: "refs/heads/first"}) {
+		t.Errorf("before the first commit: %+v", h)
+	}
 	write("a file", "one")
 	git("add", ".")
 	git("commit", "-qm", "one")

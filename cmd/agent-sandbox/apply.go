@@ -225,7 +225,11 @@ func (about appliedRun) print(w io.Writer, p painter, result workspace.ApplyResu
 		fmt.Fprintf(w, "%s of run %s %s to %s\n", plural(len(result.Applied), "change"), about.run, verb, printableLine(about.cs.Base))
 	}
 	if n := about.cs.Counts().Git; n > 0 {
-		fmt.Fprintf(w, "%s inside .git left out; `agent-sandbox apply %s --commits --branch NAME` fetches commits\n", plural(n, "change"), about.run)
+		text := plural(n, "change") + " inside .git left out"
+		if about.cs.Committed() {
+			text += fmt.Sprintf("; `agent-sandbox apply %s --commits --branch NAME` fetches the agent's commits", about.run)
+		}
+		fmt.Fprintln(w, text)
 	}
 }
 

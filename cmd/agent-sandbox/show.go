@@ -354,13 +354,18 @@ func (p *page) changes(r *runs.Run, s event.Summary) {
 		return
 	}
 	p.row("files", "%s, %s of new contents", changesColumn(c), engine.ByteSize(c.Bytes))
-	if c.Git > 0 {
-		p.row("git", "%s inside .git, which diff and apply leave out; `apply --commits --branch NAME` fetches commits", plural(c.Git, "change"))
-	}
 	rows(p, "protected", s.Protected, s.Counts.Protected, func(t event.ProtectedTouched) string {
 		return fmt.Sprintf("%s (%s: %s)", t.Path, t.Tier, t.Reason)
 	})
-	if _, err := workspace.Load(r.Dir()); err != nil {
+	cs, err := workspace.Load(r.Dir())
+	if c.Git > 0 {
+		text := plural(c.Git, "change") + " inside .git, which diff and apply leave out"
+		if err == nil && cs.Committed() {
+			text += "; `apply --commits --branch NAME` fetches the agent's commits"
+		}
+		p.row("git", "%s", text)
+	}
+	if err != nil {
 		p.row("", "the change set is not there any more")
 		return
 	}

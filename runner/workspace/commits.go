@@ -134,7 +134,7 @@ func (f *commitFetcher) fetch(ctx context.Context) error {
 		return err
 	}
 	if tip == "" || tip == f.cs.Commit {
-		return fmt.Errorf("the agent made no commits: %w", ErrNothing)
+		return fmt.Errorf("%s: %w", f.cs.noCommits(), ErrNothing)
 	}
 	if err := f.copyObjects(ctx); err != nil {
 		return err
