@@ -29,6 +29,7 @@ type exchange struct {
 
 	judges   []*Credential // those of GitHub's that the request may have; nil: it is for none of its hosts
 	scope    *GitHub       // of the host's credential, where it has one
+	unnamed  string        // what to do about a GraphQL request that does not tell which of several credentials it is for
 	push     *push         // the beginning of a push, once it was read
 	taken    []byte        // of the body, to look at it
 	plain    bool          // git reads the refusal

@@ -246,8 +246,8 @@ func (x *exchange) checkGitHub(named bool) *end {
 		return refuse(policy.CodeBadRequest, err.Error())
 	}
 	x.path = clean.String() // what was checked is what is sent
-	if x.judges = judges(x.in.bound, x.r.Header, x.r.Method, x.path); len(x.judges) == 0 {
-		return refuse(CodeRepository, "no credential of the host is for such a path")
+	if e := x.chooseJudges(); e != nil {
+		return e
 	}
 	for _, c := range x.judges {
 		push := announcesPush(x.path, x.query)
@@ -271,11 +271,29 @@ func (x *exchange) checkGitHub(named bool) *end {
 	return nil
 }
 
-// judges are the credentials of GitHub's whose scopes decide about a request, and one of which it may have: those that are for the repository in its path.
-// If it names no repository, that is the one whose placeholder it has, or else the first; if the repository is nobody's, all of them.
-func judges(bound []*Credential, header http.Header, method, path string) []*Credential {
+// chooseJudges finds the credentials of GitHub's whose scopes decide about a request, and one of which it may have: those that are for the
+// repository in its path. If its path names no repository, that is the one for what its GraphQL names, or else whose placeholder it has, or else the
+// first; if the repository is nobody's, all of them.
+func (x *exchange) chooseJudges() *end {
+	var general bool
+	if x.judges, general = judges(x.in.bound, x.r.Header, x.r.Method, x.path); len(x.judges) == 0 {
+		return refuse(CodeRepository, "no credential of the host is for such a path")
+	}
+	if !general {
+		return nil
+	}
+	if len(x.judges) > 1 && x.isGraphQL() {
+		if e := x.judgeQuery(); e != nil {
+			return e
+		}
+	}
+	x.judges = x.judges[:1]
+	return nil
+}
+
+// judges: general says that the path names no repository; then one of them is to be chosen, and those come first whose placeholder the request has.
+func judges(bound []*Credential, header http.Header, method, path string) (all []*Credential, general bool) {
 	var concerned, having []*Credential
-	general := false
 	for _, c := range bound {
 		if c.GitHub == nil || !c.concerns(path) {
 			continue
@@ -289,11 +307,14 @@ func judges(bound []*Credential, header http.Header, method, path string) []*Cre
 	}
 	switch {
 	case len(having) > 0:
-		return having
+		return having, false
 	case general && len(concerned) > 1:
-		return append(choose(concerned, header, method, path), concerned[0])[:1]
+		if able := choose(concerned, header, method, path); len(able) > 0 {
+			return able, true
+		}
+		return concerned[:1], true
 	}
-	return concerned
+	return concerned, false
 }
 
 // elsewhere refuses a request for a repository that none of the credentials is for.

@@ -24,29 +24,45 @@ func changesRefs() []string {
 // checkGraphQL refuses mutations that would change refs past what is checked of a push. Names have no escapes in GraphQL, so what
 // is not in the text is not in the query.
 func (x *exchange) checkGraphQL() *end {
-	if x.scope == nil || x.r.Method != http.MethodPost || !strings.HasSuffix(strings.ToLower(x.path), "/graphql") {
+	if x.scope == nil || !x.isGraphQL() {
 		return nil
 	}
-	body, err := io.ReadAll(io.LimitReader(x.r.Body, maxQuery+1))
-	query, ok := textOf(body, "query")
-	switch {
-	case err != nil:
-		return broken(CodeBroken, "the agent broke off")
-	case len(x.r.Header["Content-Encoding"]) > 0, x.query != "", len(body) > maxQuery, !ok:
-		return refuse(CodeRef, "the GraphQL request can't be read: it has to be one JSON object with a query of at most 1 MiB")
+	query, e := x.readQuery()
+	if e != nil {
+		return e
 	}
 	names := strings.FieldsFunc(strings.ToLower(query), func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') && (r < '0' || r > '9') })
 	for _, name := range names {
 		if x.scope.ReadOnly && name == "mutation" {
-			return refuse(CodePermission, "the mutation would change something, and the credential has no permission but to read")
+			return refuse(CodePermission, "the mutation would change something, and the credential has no permission but to read"+x.unnamed)
 		}
 		if slices.Contains(changesRefs(), name) {
 			return refuse(CodeRef, "the mutation could change refs; push instead, to "+x.scope.allowed())
 		}
 	}
+	return nil
+}
+
+func (x *exchange) isGraphQL() bool {
+	return x.r.Method == http.MethodPost && strings.HasSuffix(strings.ToLower(x.path), "/graphql")
+}
+
+// readQuery reads the body, which then is what was read.
+func (x *exchange) readQuery() (query string, e *end) {
+	body := x.taken
+	if body == nil {
+		var err error
+		if body, err = io.ReadAll(io.LimitReader(x.r.Body, maxQuery+1)); err != nil {
+			return "", broken(CodeBroken, "the agent broke off")
+		}
+	}
+	query, ok := textOf(body, "query")
+	if len(x.r.Header["Content-Encoding"]) > 0 || x.query != "" || len(body) > maxQuery || !ok {
+		return "", refuse(CodeRef, "the GraphQL request can't be read: it has to be one JSON object with a query of at most 1 MiB")
+	}
 	x.taken = body
 	x.r.Header["Content-Type"] = []string{"application/json"} // as it was read: the same text can be a form with another query
-	return nil
+	return query, nil
 }
 
 // textOf is one text of a JSON object. An object that has two, in whatever case, has two readings.
