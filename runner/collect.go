@@ -74,7 +74,7 @@ func (r *run) collect(ctx context.Context, box *sandbox) (err error) {
 	var gone errgroup.Group
 	gone.Go(func() error { return r.clean(ctx, box) })
 	cs, err := r.view.Extract(ctx, from)
-	return errors.Join(r.keep(ctx, cs, err), gone.Wait())
+	return errors.Join(r.keep(ctx, cs, r.full(ctx, err, cs)), gone.Wait())
 }
 
 func (r *run) clean(ctx context.Context, box *sandbox) error {
@@ -100,14 +100,44 @@ func (r *run) keep(ctx context.Context, cs *workspace.ChangeSet, extractErr erro
 	}
 	defer root.Close()
 	blobs := r.view.Blobs(cs)
-	err = workspace.SavePatch(ctx, r.dir.Dir(), cs, workspace.PatchConfig{
-		Old: workspace.HostFiles(root), Blobs: blobs, SHA256: len(cs.Commit) == sha256HexLen,
-	})
+	patchErr := workspace.SavePatch(ctx, r.dir.Dir(), cs, patchConfig(root, blobs, cs))
 	// Without a patch, for which the disk may have had no room, there is still all that `apply` takes.
-	if err := errors.Join(err, cs.Save(r.dir.Dir())); err != nil {
+	if err := r.save(cs, extractErr == nil); err != nil {
+		return errors.Join(extractErr, r.full(ctx, errors.Join(patchErr, err), cs))
+	}
+	if patchErr != nil {
+		return errors.Join(extractErr, r.full(ctx, patchErr, cs))
+	}
+	if err := errors.Join(r.nameFiles(root, cs), r.report(ctx, cs, blobs)); err != nil {
 		return errors.Join(extractErr, err)
 	}
-	return errors.Join(extractErr, r.nameFiles(root, cs), r.report(ctx, cs, blobs))
+	r.read = true
+	return extractErr
+}
+
+// save puts the list of the changes on the disk. Before that nothing of the agent's is removed, so that what has no room can be read again.
+func (r *run) save(cs *workspace.ChangeSet, complete bool) error {
+	if complete {
+		if err := cs.Save(r.dir.Dir()); err != nil {
+			return err
+		}
+		r.saved = true
+		return r.view.Settle(cs)
+	}
+	// Who finds it after a crash could not tell it from all of the changes.
+	aside, err := r.asideRecovery()
+	if err != nil {
+		return err
+	}
+	if err := cs.Save(r.dir.Dir()); err != nil {
+		return errors.Join(err, aside())
+	}
+	r.saved = true
+	return errors.Join(r.view.Settle(cs), r.dropRecovery())
+}
+
+func patchConfig(project *os.Root, blobs workspace.Blobs, cs *workspace.ChangeSet) workspace.PatchConfig {
+	return workspace.PatchConfig{Old: workspace.HostFiles(project), Blobs: blobs, SHA256: len(cs.Commit) == sha256HexLen}
 }
 
 const sha256HexLen = 64

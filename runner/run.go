@@ -165,7 +165,12 @@ type run struct {
 	lowered []event.Lowered
 	head    head
 	search  *workspace.Search
-	hidden  bool // the view's hidden files have been seen to
+	hidden  bool                  // the view's hidden files have been seen to
+	began   bool                  // an agent may have written into the view
+	saved   bool                  // its changes are on the disk
+	read    bool                  // and all that is said of them
+	dead    bool                  // it died, and another process reads its changes
+	attrs   workspace.XattrReader // in tests: in the place of one that takes root's rights
 
 	paths workspace.Paths // where an engine that is not on this host has our directories; nil: nowhere
 	apart string          // why
@@ -293,6 +298,7 @@ func (r *run) execute(ctx context.Context) (end ending, err error) {
 	if err != nil {
 		return end, cancelledBy(ctx, &end, err)
 	}
+	r.began = true
 	end, err = box.supervise(ctx)
 	r.rec.Emit(exited(end))
 	if err != nil {

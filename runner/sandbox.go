@@ -70,8 +70,10 @@ func (r *run) beforeStart(ctx context.Context) *errgroup.Group {
 	if !r.hidden {
 		r.hidden = true // what fails ends the run
 		beside.Go(func() error {
-			_, err := r.view.Hide(ctx)
-			return err
+			if _, err := r.view.Hide(ctx); err != nil {
+				return err
+			}
+			return r.saveRecovery()
 		})
 	}
 	beside.Go(func() error { return r.dir.WriteJSON(runs.PlanFile, redactedJSON{&r.secrets, r.plan}) })

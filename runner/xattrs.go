@@ -15,8 +15,8 @@ import (
 
 // xattrs reads overlay attributes for a runner that may not: trusted.* are for root alone (xattr(7)). nil when it may.
 func (r *run) xattrs() workspace.XattrReader {
-	if workspace.CanReadXattrs(r.view.Upper()) {
-		return nil
+	if r.attrs != nil || workspace.CanReadXattrs(r.view.Upper()) {
+		return r.attrs
 	}
 	return xattrHelper{r}
 }
@@ -39,10 +39,18 @@ func (x xattrHelper) Xattrs(ctx context.Context, root string) (attrs map[string]
 	return attrs, nil
 }
 
-// discardView removes what the view left in the run's directory, if nobody has read it.
+// discardView removes what the view left in the run's directory, unless the agent's work is still to be read from there.
 func (r *run) discardView(ctx context.Context) error {
 	if r.view == nil {
 		return nil
+	}
+	if r.unread() {
+		return r.preserveView()
+	}
+	if !r.dead && (r.read || !r.began) {
+		if err := r.dropRecovery(); err != nil {
+			return err
+		}
 	}
 	err := r.view.Discard()
 	if left, ok := errors.AsType[*workspace.LeftoverError](err); ok {

@@ -13,6 +13,7 @@ import (
 	"github.com/org/agent-sandbox/policy"
 	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/actions"
+	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
@@ -52,13 +53,13 @@ func (a *app) endKilled(ctx context.Context, log *actions.Log, saved map[string]
 		return text, err
 	}
 	sum, text, err := a.settleKilled(ctx, r, p)
-	if err != nil {
+	if sum.Outcome == "" { // else there is a record, whatever it lacks
 		return text, err
 	}
-	if err := s.clearFiles(run); err != nil {
+	if err := errors.Join(err, s.clearFiles(run)); err != nil && exists(filepath.Join(s.job.Workspace, outputDir, run)) {
 		return text, err
 	}
-	return text, s.leave(ctx, p, runner.Result{Run: run, Dir: r.Dir(), ExitCode: sum.ExitCode, Summary: sum}, appliedChanges{})
+	return text, errors.Join(err, s.leave(ctx, p, runner.Result{Run: run, Dir: r.Dir(), ExitCode: sum.ExitCode, Summary: sum}, appliedChanges{}))
 }
 
 // savedPolicy is the default policy with what the run's says of its record.
@@ -87,8 +88,16 @@ func (a *app) settleKilled(ctx context.Context, r *runs.Run, p *policy.Policy) (
 		if signer, err := a.signer(p, ""); err == nil { // else who signs is who can
 			sealer.Signer = signer
 		}
-		sealer.Seal(ctx, r)
-		sum, err = r.Recover()
+		if runner.Unread(r) {
+			changes := "what the agent had changed by then is in it"
+			if sum, err = a.recoverKilled(ctx, r, sealer); err != nil {
+				changes, err = "what the agent had changed by then could not be read", fmt.Errorf("read the changes of run %s: %w", r.ID, err)
+			}
+			text = "the step was killed before its run " + string(r.ID) + " had ended: its record says so, " + changes + ", and nothing of it was applied"
+		} else {
+			sealer.Seal(ctx, r)
+			sum, err = r.Recover()
+		}
 		sum.Manifest = r.Sealed()
 	} else {
 		sum, err = r.Summary()
@@ -98,6 +107,29 @@ func (a *app) settleKilled(ctx context.Context, r *runs.Run, p *policy.Policy) (
 		err = errors.Join(err, locked(r, func() error { _, err := workspace.Recover(r.Dir()); return err }))
 	}
 	return sum, text, err
+}
+
+// recoverKilled reads what the agent had changed.
+func (a *app) recoverKilled(ctx context.Context, r *runs.Run, sealer runner.Sealer) (sum event.Summary, err error) {
+	cfg, err := a.engineConfig()
+	if err != nil {
+		return sum, err
+	}
+	e, err := engine.Connect(ctx, cfg)
+	if err == nil {
+		defer func() { err = errors.Join(err, e.Close()) }()
+	} // else there is none to ask, and the record is ended all the same
+	return runner.Recover(ctx, runner.RecoverConfig{Version: version, Dir: r, Engine: e, Sealer: sealer})
+}
+
+// unreadRecord tells whether the record of a killed step has changes that nobody could read.
+func unreadRecord(saved map[string]string) bool {
+	dir := saved[stateRecord]
+	if !strings.HasPrefix(filepath.Base(dir), recordPrefix) {
+		return false
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "agent-sandbox", "runs", "*", runs.RecoveryFile))
+	return err == nil && len(left) > 0
 }
 
 // clearFiles removes what the step may have left of the run's files in the workspace before it was killed.

@@ -36,6 +36,10 @@ func (a *app) actionPost(ctx context.Context) error {
 		text, recordErr = a.endKilled(ctx, log, saved)
 		log.Annotate(actions.Annotation{Level: actions.Warning, Title: "agent-sandbox", Text: text})
 	}
+	if unreadRecord(saved) { // what nobody could read is not thrown away
+		log.Printf("what the agent of run %s wrote stays, unread, in %s", run, saved[stateRecord])
+		saved[stateRecord] = ""
+	}
 	if err := errors.Join(tokenErr, sweepErr, recordErr, removeRecord(saved)); err != nil {
 		log.Annotate(actions.Annotation{Level: actions.Error, Title: "agent-sandbox", Text: err.Error()})
 		return &statusError{code: exitError}

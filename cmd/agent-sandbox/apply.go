@@ -134,10 +134,10 @@ func (a *app) applyConfig(r *runs.Run, cs *workspace.ChangeSet, args []string, f
 }
 
 // complete refuses to take all of a change set that may not be all: the run failed while it was made. Named paths
-// are the caller's own judgement.
+// are the caller's own judgement. What was recovered is all that there was.
 func complete(r *runs.Run, paths []string) error {
 	s, err := r.Summary()
-	if err != nil || len(paths) > 0 || (s.Outcome != event.Errored && s.Outcome != event.Interrupted) {
+	if err != nil || len(paths) > 0 || s.Recovered != nil || (s.Outcome != event.Errored && s.Outcome != event.Interrupted) {
 		return err
 	}
 	return fmt.Errorf("run %s did not end well, and its change set may lack something: %s\nhint: look at it with `agent-sandbox diff %s`, and name the paths to apply", r.ID, event.Printable(s.Reason), r.ID)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -75,6 +76,9 @@ func (a *app) removeChanges(r *runs.Run, f discardFlags) error {
 		return fmt.Errorf("run %s: %w", r.ID, err)
 	}
 	if _, err := removeLayers(r); err != nil {
+		return err
+	}
+	if err := os.Remove(r.Path(runs.RecoveryFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if f.record {

@@ -22,7 +22,9 @@ mend it.
 
 --clean removes what runs left whose runner died: their containers and volumes, the layers in
 their state, and an apply that stopped half-way. Such a run keeps its record, with the outcome
-"interrupted". What belongs to a live run is left alone, and so is the container of a run that
+"interrupted". What its agent had changed by then is read first, for "diff" and "apply", and so
+are the changes of a run for which the disk had no room; what can't be read stays where it is,
+until "discard" throws it away. What belongs to a live run is left alone, and so is the container of a run that
 is not in this state directory: it may be somebody else's. Also removed are what was learned about engines and images, and the
 volumes with our guest program, if they were not used for ` + staleDays + ` days; they are made anew when needed. The caches of tools that a policy
 keeps stay: "caches prune" removes them.
@@ -43,7 +45,7 @@ Exit status: 1 when a run can't work here, or something could not be removed.`,
 	flags.StringVar(&f.run.image, "image", "", "image to look for, instead of the policy's")
 	flags.StringVar(&f.run.policy, "policy", "", "policy file, instead of the project's "+policyFile)
 	flags.StringVar(&f.run.workspace, "workspace", "", "project directory, instead of the one around the current directory")
-	flags.BoolVar(&f.clean, "clean", false, "remove what dead runs left")
+	flags.BoolVar(&f.clean, "clean", false, "read what the agents of dead runs changed, and remove what else such runs left")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	return c
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/runs"
-	"github.com/org/agent-sandbox/runner/workspace"
 )
 
 // What is cached and not used for so long is stale.
@@ -39,13 +38,16 @@ type leftover struct {
 	What   string `json:"what"`
 	Run    string `json:"run,omitempty"`
 	remove func(context.Context) error
+	unread bool // it is work of an agent's, and remove reads it instead
 }
 
 // cleaned is `doctor --clean --json`: a contract, to which fields are only added.
 type cleaned struct {
 	Removed []leftover `json:"removed"`
-	Left    []leftover `json:"left"` // what is not ours to remove
-	Failed  []string   `json:"failed"`
+	// Recovered are the changes of dead runs, which "diff" and "apply" know now.
+	Recovered []leftover `json:"recovered"`
+	Left      []leftover `json:"left"` // what is not ours to remove
+	Failed    []string   `json:"failed"`
 }
 
 // cleaner finds what dead runs left. engine is nil when none answers.
@@ -67,7 +69,7 @@ func (a *app) clean(ctx context.Context, asJSON bool) error {
 	if engineErr == nil {
 		defer w.engine.Close()
 	}
-	report := cleaned{Removed: []leftover{}, Left: []leftover{}, Failed: []string{}}
+	report := cleaned{Removed: []leftover{}, Recovered: []leftover{}, Left: []leftover{}, Failed: []string{}}
 	found, err := w.find(ctx)
 	for _, err := range []error{engineErr, err} {
 		if err != nil {
@@ -75,9 +77,13 @@ func (a *app) clean(ctx context.Context, asJSON bool) error {
 		}
 	}
 	for _, l := range found {
-		if err := l.remove(ctx); err != nil {
+		err := l.remove(ctx)
+		switch {
+		case err != nil:
 			report.Failed = append(report.Failed, l.What+": "+err.Error())
-		} else {
+		case l.unread:
+			report.Recovered = append(report.Recovered, l)
+		default:
 			report.Removed = append(report.Removed, l)
 		}
 	}
@@ -97,8 +103,11 @@ func (a *app) reportClean(report cleaned, asJSON bool) error {
 		for _, l := range report.Removed {
 			fmt.Fprintf(w, "removed %s\n", printableLine(l.What))
 		}
+		for _, l := range report.Recovered {
+			fmt.Fprintf(w, "read    %s: agent-sandbox show %s\n", printableLine(l.What), l.Run)
+		}
 		printLeft(w, report.Left)
-		if len(report.Removed)+len(report.Left)+len(report.Failed) == 0 {
+		if len(report.Removed)+len(report.Recovered)+len(report.Left)+len(report.Failed) == 0 {
 			fmt.Fprintln(w, "nothing to remove")
 		}
 		return nil
@@ -193,79 +202,6 @@ func (w *cleaner) dead(id string) (dead, known bool) {
 	}
 	state, err := r.State()
 	return err == nil && state != runs.Running, err == nil
-}
-
-// runStates are what dead runs left in the state directory.
-func (w *cleaner) runStates() ([]leftover, error) {
-	list, err := w.store.List(0)
-	if err != nil {
-		return nil, err
-	}
-	var found []leftover
-	for _, r := range list {
-		state, err := r.State()
-		if err != nil || state == runs.Running {
-			continue // somebody is at work there
-		}
-		if state == runs.Interrupted {
-			found = append(found, leftover{
-				What: "the unfinished record of run " + string(r.ID) + ": it has the outcome interrupted now", Run: string(r.ID),
-				remove: func(ctx context.Context) error {
-					w.app.sealer().Seal(ctx, r)
-					_, err := r.Recover()
-					return err
-				},
-			})
-		}
-		found = append(found, w.halfApplied(r)...)
-		if hasLayers(r) {
-			found = append(found, leftover{
-				What: "the layers of run " + string(r.ID), Run: string(r.ID),
-				remove: func(context.Context) error { return locked(r, func() error { _, err := removeLayers(r); return err }) },
-			})
-		}
-	}
-	if rest, err := filepath.Glob(filepath.Join(w.store.Path(), ".gone-*")); err == nil && len(rest) > 0 {
-		found = append(found, leftover{
-			What:   "the rest of " + plural(len(rest), "removed run"),
-			remove: func(context.Context) error { _, err := w.store.Sweep(); return err },
-		})
-	}
-	return found, nil
-}
-
-// halfApplied is an apply that stopped half-way: it is taken back.
-func (w *cleaner) halfApplied(r *runs.Run) []leftover {
-	if !exists(filepath.Join(r.Dir(), applyJournal)) {
-		return nil
-	}
-	return []leftover{{
-		What: "the interrupted apply of run " + string(r.ID) + ": it was taken back", Run: string(r.ID),
-		remove: func(context.Context) error {
-			return locked(r, func() error { _, err := workspace.Recover(r.Dir()); return err })
-		},
-	}}
-}
-
-// locked calls f while no other command can work on the run.
-func locked(r *runs.Run, f func() error) error {
-	if err := r.Lock(); err != nil {
-		return err
-	}
-	return errors.Join(f(), r.Close())
-}
-
-func hasLayers(r *runs.Run) bool {
-	entries, err := os.ReadDir(r.Dir())
-	if err != nil {
-		return false
-	}
-	for _, e := range entries {
-		if isLayer(e.Name()) {
-			return true
-		}
-	}
-	return false
 }
 
 // caches are the files of package engine that nobody has written for long. Every one can be made anew.

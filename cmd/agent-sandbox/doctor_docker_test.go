@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/org/agent-sandbox/runner/engine"
+	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
 )
@@ -33,18 +35,30 @@ func TestCleanAfterKill(t *testing.T) {
 
 	r := u.finish(u.command("doctor", "--clean"))
 	u.wantCode(r, 0)
-	for _, want := range []string{"removed the unfinished record of run " + string(id), "removed the layers of run " + string(id)} {
-		if !strings.Contains(r.stdout, want) {
-			t.Errorf("doctor --clean printed %q, want %q in it", r.stdout, want)
+	if want := "read    the changes of run " + string(id) + ": agent-sandbox show " + string(id) + "\n"; r.stdout != want {
+		t.Errorf("doctor --clean printed %q, want %q", r.stdout, want)
+	}
+	for _, name := range []string{"upper", "work", runs.RecoveryFile} {
+		if exists(filepath.Join(u.last().Dir(), name)) {
+			t.Errorf("%s is still there", name)
 		}
 	}
-	if strings.Count(r.stdout, "removed ") != 2 {
-		t.Errorf("doctor --clean removed more: %q", r.stdout)
+	if s, err := u.last().Summary(); err != nil || s.Outcome != event.Interrupted || s.Recovered == nil || s.Changes == nil || s.Changes.Added != 1 || s.Changes.Reject != 0 {
+		t.Errorf("recorded as recovered %+v, changes %+v", s.Recovered, s.Changes)
 	}
-	if exists(filepath.Join(u.last().Dir(), "upper")) {
-		t.Error("the layers are still there")
+	if r := u.finish(u.command("manifest", "show", string(id))); !strings.Contains(r.stdout, "interrupted") || !strings.Contains(r.stdout, "recovered") {
+		t.Errorf("the manifest: %s%s", r.stdout, r.stderr)
 	}
-	u.wantCode(u.finish(u.command("runs", "--json")), 0)
+	if r := u.finish(u.command("diff", string(id))); !strings.Contains(r.stdout, "+++ b/a/b/c\n") {
+		t.Errorf("diff: %s%s", r.stdout, r.stderr)
+	}
+	u.wantCode(u.finish(u.command("apply", string(id))), 0)
+	if b, err := os.ReadFile(filepath.Join(u.project, "a/b/c")); string(b) != "x\n" {
+		t.Errorf("applied: %q, %v", b, err)
+	}
+	if r := u.finish(u.command("doctor", "--clean")); r.stdout != "nothing to remove\n" {
+		t.Errorf("the second time: %q", r.stdout)
+	}
 
 	live.signal(syscall.SIGTERM)
 	live.end()

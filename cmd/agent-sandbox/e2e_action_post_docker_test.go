@@ -45,7 +45,7 @@ func TestActionPostOnGitHub(t *testing.T) {
 	u, gh := newGitHubUser(t)
 	state := filepath.Join(t.TempDir(), "state")
 	job := append([]string{"GITHUB_ACTIONS=true", "GITHUB_STATE=" + state, "GITHUB_WORKSPACE=" + u.project}, u.env...)
-	cmd := u.command("action", "--image", testImage(), "--command", "echo is-ready; sleep 1000")
+	cmd := u.command("action", "--image", testImage(), "--command", "echo of-the-agent >made; echo is-ready; sleep 1000")
 	cmd.Env = job
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -77,6 +77,10 @@ func TestActionPostOnGitHub(t *testing.T) {
 	}
 	u.wantNothingLeft(m[1])
 	u.wantInterrupted(filepath.Join(u.project, outputDir, m[1]), m[1])
+	patch, err := os.ReadFile(filepath.Join(u.project, outputDir, m[1], runs.PatchFile))
+	if err != nil || !strings.Contains(string(patch), "+of-the-agent") || !exists(filepath.Join(u.project, outputDir, m[1], runs.ChangesFile)) {
+		t.Errorf("what the agent had made is not kept: %v\n%s%s", err, patch, r.stdout)
+	}
 	for _, kv := range stateOf(t, state) {
 		if dir, ok := strings.CutPrefix(kv, "STATE_record="); ok && exists(dir) {
 			t.Errorf("%s is there", dir)

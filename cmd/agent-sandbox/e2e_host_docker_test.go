@@ -69,10 +69,18 @@ func TestRunDiskFull(t *testing.T) {
 	t.Run("by the agent's files, which stay", func(t *testing.T) {
 		u := newUser(t)
 		u.small("2M")
-		r := u.sh("head -c 8M /dev/zero >fill; exit 0")
+		r := u.sh("echo mine >small; head -c 8M /dev/zero >fill; exit 0")
 		u.wantCode(r, exitFailure)
 		wantSaid(t, u, r.stderr)
 		u.wantNothingLeft(string(u.last().ID))
+		if err := unix.Mount("", u.state, "", unix.MS_REMOUNT, "size=32M"); err != nil {
+			t.Fatal(err)
+		}
+		u.wantCode(u.finish(u.command("doctor", "--clean")), 0)
+		u.wantCode(u.finish(u.command("apply", "last", "small")), 0)
+		if b, err := os.ReadFile(filepath.Join(u.project, "small")); string(b) != "mine\n" {
+			t.Errorf("applied: %q, %v", b, err)
+		}
 	})
 	t.Run("by the output", func(t *testing.T) {
 		u := newUser(t)

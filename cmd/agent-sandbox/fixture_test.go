@@ -85,7 +85,12 @@ func (f fixture) write(how string) error {
 			return err
 		}
 	}
-	if how == "interrupted" || how == "running" {
+	if how == "unread" { // its runner died when the agent worked
+		if err := f.run.WriteJSON(runs.RecoveryFile, map[string]any{"version": 1, "view": map[string]any{"mode": "overlay"}}); err != nil {
+			return err
+		}
+	}
+	if how == "unread" || how == "interrupted" || how == "running" {
 		return os.MkdirAll(filepath.Join(f.run.Dir(), "upper", "deep"), 0o700)
 	}
 	changed, protected, err := f.changes(start)

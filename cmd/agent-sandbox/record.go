@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
 	"github.com/org/agent-sandbox/runner/workspace"
@@ -54,7 +55,11 @@ func (a *app) settle(r *runs.Run) (bool, error) {
 	} else if err != nil {
 		return false, err
 	}
-	fmt.Fprintf(a.stderr, "agent-sandbox: run %s was interrupted; its record now says so\n", r.ID)
+	more := ""
+	if runner.Unread(r) {
+		more = "; `agent-sandbox doctor --clean` reads what its agent changed"
+	}
+	fmt.Fprintf(a.stderr, "agent-sandbox: run %s was interrupted; its record now says so%s\n", r.ID, more)
 	return true, nil
 }
 
@@ -70,6 +75,9 @@ func changeSet(r *runs.Run) (*workspace.ChangeSet, error) {
 		return nil, err
 	case state == runs.Running:
 		return nil, fmt.Errorf("run %s has no change set yet: it is still running", r.ID)
+	case runner.Unread(r):
+		return nil, fmt.Errorf("run %s has no change set: its runner died before the changes were read, or had no room for them\n"+
+			"hint: `agent-sandbox doctor --clean` reads them, and `agent-sandbox discard %s` throws them away", r.ID, r.ID)
 	case exists(r.Path("upper")):
 		return nil, fmt.Errorf("run %s has no change set: its runner died before the changes were read\n"+
 			"hint: the files that the agent wrote lie in %s, unchecked, until `agent-sandbox discard %s`", r.ID, r.Path("upper"), r.ID)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/agent-sandbox/runner"
 	"github.com/org/agent-sandbox/runner/engine"
 	"github.com/org/agent-sandbox/runner/event"
 	"github.com/org/agent-sandbox/runner/runs"
@@ -348,12 +349,18 @@ func (p *page) changes(r *runs.Run, s event.Summary) {
 	switch {
 	case c == nil:
 		p.row("", "not known: the run ended before they were read")
+		if runner.Unread(r) {
+			p.row("recover", "agent-sandbox doctor --clean")
+		}
 		return
 	case c.Total() == 0:
 		p.row("", "none")
 		return
 	}
 	p.row("files", "%s, %s of new contents", changesColumn(c), engine.ByteSize(c.Bytes))
+	if rec := s.Recovered; rec != nil {
+		p.row("recovered", "another process read them on %s: the runner had died, or no room for them", rec.Time.Local().Format(time.RFC3339))
+	}
 	rows(p, "protected", s.Protected, s.Counts.Protected, func(t event.ProtectedTouched) string {
 		return fmt.Sprintf("%s (%s: %s)", t.Path, t.Tier, t.Reason)
 	})

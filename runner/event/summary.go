@@ -33,6 +33,8 @@ type Summary struct {
 	Measured *GuestMeasured    `json:"measured,omitempty"`
 	Agent    *AgentExited      `json:"agent,omitempty"`
 	Changes  *ChangesExtracted `json:"changes,omitempty"` // nil: not extracted
+	// Recovered: another process than the runner has read Changes, Protected and Files, which the log does not have.
+	Recovered *Recovered `json:"recovered,omitempty"`
 
 	Counts    Counts             `json:"counts"`
 	Hosts     []Host             `json:"hosts"`      // that were reached, or allowed and not reached; the most bytes first, bounded

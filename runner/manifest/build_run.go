@@ -240,6 +240,9 @@ func (b *builder) workspace() {
 	for _, p := range b.s.Protected {
 		w.Protected = append(w.Protected, Protected{Path: b.text("workspace.protected", p.Path), Tier: p.Tier, Reason: b.text("workspace.protected", p.Reason)})
 	}
+	if r := b.s.Recovered; r != nil {
+		w.Recovered = &r.Time
+	}
 	slices.SortFunc(w.Protected, func(x, y Protected) int { return cmp.Compare(x.Path, y.Path) })
 	b.p.Workspace = w
 }

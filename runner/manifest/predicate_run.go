@@ -1,5 +1,7 @@
 package manifest
 
+import "time"
+
 // Isolation is how the agent was held.
 type Isolation struct {
 	// Planned is what was decided before the start.
@@ -249,6 +251,9 @@ type Workspace struct {
 	Outputs []Output `json:"outputs"`
 	// PatchSHA256 is the digest of `changes.patch`.
 	PatchSHA256 string `json:"patch_sha256,omitempty"`
+	// Recovered is when another process than the run's read all of this, because the runner had died or had no room for it. Without it the
+	// runner did, at the end of the run.
+	Recovered *time.Time `json:"recovered,omitempty"`
 }
 
 // Output is a file of the project.

@@ -195,6 +195,9 @@ func touched(p Predicate) Section {
 	}
 	if w := p.Workspace; w != nil {
 		s.row("changes", "%d added, %d modified, %d deleted, %d renamed, %d mode", w.Added, w.Modified, w.Deleted, w.Renamed, w.ModeOnly)
+		if w.Recovered != nil {
+			s.row("recovered", "another process read them on %s: the runner had died, or no room for them", w.Recovered.Format(time.RFC3339))
+		}
 		if w.Tree != "" {
 			s.row("git tree", "%s", w.Tree)
 		}

@@ -66,6 +66,9 @@ func (e *WriteError) Mend() string {
 // Unwrap gives the cause.
 func (e *WriteError) Unwrap() error { return e.Err }
 
+// DiskFull tells whether err says that a disk is full, or what its user may have of it.
+func DiskFull(err error) bool { return diskFull(err) }
+
 // writeError drops the inner path, which is relative to a directory that the user does not see.
 func writeError(path string, err error) error {
 	if err == nil {

@@ -85,16 +85,45 @@ func (r *Run) Recover() (event.Summary, error) {
 	if r.finished() {
 		return r.result()
 	}
-	s, err := r.replay()
+	s, err := r.found()
 	if err != nil {
 		return event.Summary{}, err
 	}
-	interrupted(&s)
-	r.removeTemps()
 	if _, err := r.store.root.Lstat(r.name(ManifestFile)); err == nil {
 		return s, r.putResult(s) // the runner died between the two
 	}
 	return s, r.conclude(s)
+}
+
+// Amend is Recover for who finds out more of a run that is over than its runner could: add puts that into the summary, and manifest and
+// result are made anew. If add fails, a run that has a result keeps it, and another one gets what Recover would give it.
+func (r *Run) Amend(add func(*event.Summary) error) (event.Summary, error) {
+	if err := r.Lock(); err != nil {
+		return event.Summary{}, err
+	}
+	defer r.Close()
+	read, ended := r.found, r.finished()
+	if ended {
+		read = r.result
+	}
+	s, err := read()
+	if err != nil {
+		return event.Summary{}, err
+	}
+	if err = add(&s); err != nil && ended {
+		return s, err
+	}
+	return s, errors.Join(err, r.conclude(s))
+}
+
+// found is the summary of a run whose runner died.
+func (r *Run) found() (event.Summary, error) {
+	s, err := r.replay()
+	if err == nil {
+		interrupted(&s)
+		r.removeTemps()
+	}
+	return s, err
 }
 
 func (r *Run) result() (event.Summary, error) {

@@ -25,6 +25,8 @@ const (
 	ResultFile  = "result.json"
 	// ManifestFile is the signed evidence; it is there before the result is.
 	ManifestFile = "manifest.json"
+	// RecoveryFile is there while nobody has read what the agent changed.
+	RecoveryFile = "recovery.json"
 )
 
 // maxJSON bounds a JSON file that is read: a change set of some 100,000 files fits.

@@ -14,6 +14,7 @@
 //	changes.patch
 //	manifest.json  the run's evidence: see package manifest
 //	result.json    the event.Summary; its presence means that the run ended
+//	recovery.json  what another process needs to read the changes, until they have been read
 //
 // and whatever the workspace keeps there.
 package runs

@@ -212,6 +212,9 @@ func (cs *ChangeSet) encode(w io.Writer) error {
 	return out.Flush()
 }
 
+// Write writes the change set as Save does.
+func (cs *ChangeSet) Write(w io.Writer) error { return cs.encode(w) }
+
 // Save checks the change set and writes it to dir/changes.json (mode 0600), all or nothing.
 func (cs *ChangeSet) Save(dir string) error {
 	if err := cs.check(); err != nil {

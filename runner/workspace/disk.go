@@ -47,6 +47,12 @@ type space struct {
 	inodeCount, inodesFree int64 // 0 where the file system has no such limit
 }
 
+// Free is how many bytes the file system of a directory has free for this process.
+func Free(dir string) (int64, error) {
+	s, err := spaceOf(dir)
+	return s.free, err
+}
+
 // GuardDisk watches the disk from now on until ctx ends, and yields an error, a *DiskError, once it takes the agent's
 // end to keep the host from running out of space: file systems are never filled to the end, however many processes write how
 // fast. A disk that is nearly full at the start may still lose half of what is left.

@@ -44,7 +44,11 @@ func (v *View) Extract(ctx context.Context, from Sources) (*ChangeSet, error) {
 	cs.Sort()
 	var over *LimitError
 	if errors.As(err, &over) {
-		return cs, fmt.Errorf("extract workspace: %w", err)
+		err = fmt.Errorf("extract workspace: %w", err)
+		if !from.Keep {
+			err = errors.Join(err, v.Settle(cs))
+		}
+		return cs, err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("extract workspace: %w", err)
@@ -52,7 +56,7 @@ func (v *View) Extract(ctx context.Context, from Sources) (*ChangeSet, error) {
 	if from.Keep {
 		return cs, nil
 	}
-	return cs, v.Discard()
+	return cs, errors.Join(v.Settle(cs), v.Discard())
 }
 
 // Discard removes what the view keeps in the run's state besides the blobs, and closes it. The container must be

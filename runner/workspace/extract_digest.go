@@ -54,6 +54,9 @@ func (w *layers) digest(ctx context.Context) error {
 			fromProject(e.origin, e.new, e)
 		} else if e.new != nil {
 			s := &source{root: w.state, path: "upper/" + path, ours: true, recent: w.view.recent}
+			if e.new.Mode&0o400 == 0 { // reading it will take its mode away
+				w.taken.modes[path] = e.new.Mode
+			}
 			s.want(e.new, e)
 			all = append(all, s)
 		}

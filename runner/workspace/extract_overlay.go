@@ -34,8 +34,8 @@ func (v *View) extractOverlay(ctx context.Context, xattrs XattrReader) ([]Change
 		return nil, err
 	}
 	defer state.Close()
-	v.recent = new(recent)
-	w := &layers{view: v, delta: newDelta(v), lower: project, host: newHost(project), state: state, attrs: attrs}
+	v.recent, v.taken = new(recent), &taken{modes: map[string]fs.FileMode{}}
+	w := &layers{view: v, delta: newDelta(v), lower: project, host: newHost(project), state: state, attrs: attrs, taken: v.taken}
 	return w.extract(ctx)
 }
 
@@ -62,7 +62,7 @@ type layers struct {
 	state *os.Root // with upper/ and blobs/ in it
 	attrs map[string]ovl.Attrs
 
-	files []string // the regular files in upper/, in the order of their directories
+	taken *taken
 }
 
 // final is what the agent had at a path.
@@ -91,9 +91,10 @@ func (w *layers) extract(ctx context.Context) ([]Change, error) {
 	}
 	w.delta.settle()
 	changes := w.delta.changes()
-	if err := w.keep(changes, over == nil); err != nil {
+	if err := w.keep(changes); err != nil {
 		return nil, err
 	}
+	w.taken.complete = over == nil
 	return changes, over
 }
 
@@ -177,7 +178,7 @@ func (w *layers) record(p string, was fs.FileInfo, f final) error {
 		e.origin = f.lower
 		e.hostChanged = e.hostChanged || !f.info.IsDir() && changedSince(f.info, w.view.started)
 	} else if e.new.Type == File {
-		w.files = append(w.files, p)
+		w.taken.files = append(w.taken.files, p)
 		if err := w.delta.spend(e.new.Size); err != nil {
 			delete(w.delta.entries, p)
 			return err
@@ -308,7 +309,7 @@ func join(dir, name string) string {
 func (w *layers) upperEntries(p string) ([]fs.FileInfo, error) {
 	at := path.Join("upper", p)
 	if os.Geteuid() != 0 {
-		if err := w.state.Chmod(at, 0o700); err != nil {
+		if err := w.taken.open(w.state, at, p); err != nil {
 			return nil, err
 		}
 	}

@@ -53,6 +53,7 @@ type View struct {
 	index     index       // of bind and copy: the project at the start
 	extracted bool
 	recent    *recent // of what Extract read
+	taken     *taken  // what Extract took of upper/; nil: nothing
 }
 
 // Sources are where Extract reads from. Each mode needs its own and ignores the rest.
@@ -61,7 +62,8 @@ type Sources struct {
 	// it needs CAP_SYS_ADMIN in the first user namespace: see CanReadXattrs.
 	Xattrs XattrReader
 
-	// Keep leaves upper/ and work/ for Discard: the engine may still have the overlay mounted, with nobody in it.
+	// Keep leaves work/ for Discard: the engine may still have the overlay mounted, with nobody in it. What no change needs is there until
+	// Settle, so that Preserve can take the extraction back as long as its change set is not saved.
 	Keep bool
 
 	// Tar is the workspace as the engine archives it, its directory first. Mode copy.
