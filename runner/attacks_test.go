@@ -28,8 +28,8 @@ func credentialAttacks() map[string][]string {
 		"another repository":         {"runner TestEscapeGitHub: another repository, by git", "runner TestEscapeGitHub: another repository, by the API", "runner TestEscapeGitHub: a push to another repository"},
 		"a method beyond":            {"runner TestEscapeReadOnly: a method beyond the permission", "runner TestEscapeGitHub: a ref made by the API"},
 		"a push outside the refs":    {"runner TestEscapeGitHub: a push outside the refs"},
-		"use after the end":          {"runner TestEscapeNowhere: use after the end", "cmd/agent-sandbox TestIssuedToken", "cmd/agent-sandbox TestKilledToken"},
-		"renewal within a push":      {"runner TestRenewals: a renewal in the middle of a git push"},
+		"use after the end":          {"runner TestEscapeNowhere: use after the end", "cmd/agent-sandbox TestIssuedToken", "cmd/agent-sandbox TestKilledToken", "runner/credential TestRevokeKept"},
+		"renewal within a push":      {"runner TestRenewals: a renewal in the middle of a git push", "runner/credential TestRenewalWithinAPush"},
 		"the job's own tokens":       {"runner TestEscapeSecrets: ACTIONS_RUNTIME_TOKEN and the id-token variables", "cmd/agent-sandbox TestRunEnvironment"},
 		"checkout's credentials":     {"runner TestEscapeSecrets: the credential that a checkout stored", "runner/actions TestCheckCheckout", "cmd/agent-sandbox TestActionRefusesStoredCredential"},
 	}

@@ -269,6 +269,17 @@ func TestRevokeKept(t *testing.T) {
 	if _, err := os.Stat(w.cfg.Keeper.path); !errors.Is(err, os.ErrNotExist) || len(w.Live()) != 0 {
 		t.Errorf("afterwards: %v, %d live", err, len(w.Live()))
 	}
+	// Where nothing is kept, nobody can revoke, and the token stays good.
+	w.cfg.Keeper = nil
+	if _, err := Resolve(t.Context(), w.policy.Credentials, w.cfg); err != nil {
+		t.Fatal(err)
+	}
+	if runs, err := KeptRuns(dir); err != nil || len(runs) != 0 {
+		t.Errorf("kept without a keeper: %v, %v", runs, err)
+	}
+	if live := w.Live(); len(live) != 1 || !w.usable(t, live[0].Text) {
+		t.Errorf("without a keeper %d tokens live, or not usable: the test proves nothing", len(live))
+	}
 }
 
 // The broker's answer may have the token alone, as octo-sts', or tell what was granted. Either way GitHub's word counts.
