@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"os/user"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/creack/pty"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/org/agent-sandbox/runner/engine"
@@ -29,11 +31,17 @@ func TestEscapeInheritance(t *testing.T) {
 		{"signals", "status", []string{"SigBlk,SigIgn,SigPnd,ShdPnd"}},
 		{"rights", "status", []string{"Uid,Gid,Groups,CapInh,CapPrm,CapEff,CapBnd,CapAmb,NoNewPrivs,Seccomp,Umask"}},
 		{"terminal", "terminal", nil},
+		{"terminal, by its node", "open", []string{"/host-terminal", "w"}},
 		{"core limit", "read", []string{"/proc/self/limits"}},
 	}
-	// Left out: what keeps the guest's channel from the agent, the drop of capabilities, and the change of ids.
-	off := weak("inheritance, off", "user: root\n", []string{"cloexec", "capabilities", "no_new_privs"}, engine.Weakened{CoreFiles: true, Unconfined: true, NewPrivileges: true})
+	// Left out: what keeps the guest's channel from the agent, the drop of capabilities, and the change of ids; signals stay as they were at the start.
+	off := weak("inheritance, off", "user: root\n", nil, engine.Weakened{CoreFiles: true, Unconfined: true, NewPrivileges: true})
+	off.seam.container.Mounts = []engine.Mount{{Source: hostTerminal(t), Target: "/host-terminal"}}
+	off.seam.container.Guest = l.ignoringGuest(t)
+	off.seam.container.GuestEnv = []string{"AGENT_SANDBOX_WEAKENED=cloexec,capabilities,no_new_privs,signals"}
+	kept := weak("inheritance, signals ignored", "", nil, engine.Weakened{Guest: off.seam.container.Guest})
 	strict, loose := l.try(t, setup{name: "inheritance"}, look), l.try(t, off, look)
+	started := l.try(t, kept, look) // with a signal ignored, and the protection in place
 	none := "0000000000000000"
 	for _, e := range []struct{ attack, protection, step, want string }{
 		{"an open file of the guest's", "close on exec", "descriptors", "0 pipe\n1 pipe\n2 pipe"},
@@ -57,32 +65,51 @@ func TestEscapeInheritance(t *testing.T) {
 		if diff := cmp.Diff(want, strict.answers["signals"].Detail); diff != "" {
 			t.Errorf("-want +got:\n%s", diff)
 		}
-		// The control: a process that was started with a signal ignored says so.
-		out := l.ignoring(t, step{"signals", "status", []string{"SigIgn"}})
-		if strings.TrimSpace(out) == "SigIgn "+none {
-			t.Error("the probe does not see an ignored signal: the entry proves nothing")
+		if diff := cmp.Diff(want, started.answers["signals"].Detail); diff != "" {
+			t.Errorf("started with a signal ignored: -want +got:\n%s", diff)
+		}
+		if got := loose.answers["signals"].Detail; !strings.HasSuffix(got, "SigIgn 0000000000000001") {
+			t.Errorf("without the protection: %q: the entry proves nothing", got)
 		}
 	})
-	l.entry(t, "host", "the host's terminal", "a session of its own", func(t *testing.T, _ func(string)) {
+	l.entry(t, "host", "the host's terminal", "a session of its own, planned mounts alone", func(t *testing.T, _ func(string)) {
 		if got := strict.answers["terminal"]; got.Answer != "ENXIO" {
 			t.Errorf("/dev/tty: %s %s", got.Answer, got.Detail)
 		}
 		if out := l.withTerminal(t, look[3]); out["terminal"].Answer != "ok" {
 			t.Errorf("the control, with a terminal: %+v", out["terminal"])
 		}
+		const node = "terminal, by its node"
+		if held, open := strict.answers[node], loose.answers[node]; held.Answer != "ENOENT" || open.Answer != "ok" {
+			t.Errorf("its node: %+v; with one that is mounted: %+v, which has to be ok", held, open)
+		}
 	})
 }
 
-// ignoring makes a step on the host, by a probe that was started with SIGHUP ignored.
-func (l *lab) ignoring(t *testing.T, s step) string {
+// ignoringGuest is a directory with a guest that is started with SIGHUP ignored, as nohup(1) starts programs.
+func (l *lab) ignoringGuest(t *testing.T) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `trap "" HUP; exec "$0"`, l.probe)
-	cmd.Stdin = bytes.NewReader(encode(t, []step{s}))
-	out, err := cmd.Output()
+	dir := filepath.Join(l.dir, "ignoring")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	copyProgram(t, filepath.Join(l.weak, "guest"), filepath.Join(dir, "weak"))
+	script := "#!/bin/sh\ntrap '' HUP\nexec " + engine.GuestMount + "/weak \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "guest"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// hostTerminal is the node of a terminal of the host's.
+func hostTerminal(t *testing.T) string {
+	t.Helper()
+	master, terminal, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return decodeAnswers(t, out)[s.Name].Detail
+	t.Cleanup(func() { _ = errors.Join(master.Close(), terminal.Close()) })
+	return terminal.Name()
 }
 
 // withTerminal makes a step on the host, by a probe with a terminal of its own.
