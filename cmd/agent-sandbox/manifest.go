@@ -62,8 +62,9 @@ manifest of a run (the newest one, if none is named) or from a file. It does not
 
 // readManifest reads that of a run, or a file if the name is one.
 func (a *app) readManifest(name string) (f manifest.File, err error) {
-	err = a.withManifest(name, func(where string, content []byte, _ fs.FS) error {
+	err = a.withManifest(name, func(where string, content []byte, beside fs.FS) error {
 		f, err = manifest.Read(content)
+		f.Why = manifest.WhyUnsigned(beside, content)
 		return named(where, err)
 	})
 	return f, err

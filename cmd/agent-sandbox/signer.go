@@ -27,6 +27,9 @@ const (
 	attestationsVariable      = "AGENT_SANDBOX_ATTESTATIONS_TOKEN"
 )
 
+// nameKey mends a manifest that nobody signs.
+const nameKey = "make a key with `agent-sandbox manifest keygen` and name it in " + signingKeyVariable
+
 // maxSigningKey bounds the file of a key in bytes.
 const maxSigningKey = 64 << 10
 
@@ -65,9 +68,9 @@ func (a *app) signerOf(p *policy.Policy, keyFile string, ask bool) (manifest.Sig
 	case key != "":
 		return a.keySigner(key, ask)
 	case id != nil:
-		return manifest.Unsigned{Why: "the job's identity is a local one, which no public service knows"}, nil
+		return manifest.Unsigned{Why: "the job's identity is a local one, which no public service knows; " + nameKey}, nil
 	}
-	return manifest.Unsigned{Why: "there is neither a key nor a job's identity to sign with"}, nil
+	return manifest.Unsigned{Why: "there is neither a key nor a job's identity to sign with; " + nameKey + ", or give a job on GitHub `permissions: {id-token: write}`"}, nil
 }
 
 // keylessOrKey signs by the job's identity, and with a key, if there is one, when the services can't be had.
@@ -137,8 +140,11 @@ func (a *app) keySigner(key string, ask bool) (*manifest.KeySigner, error) {
 		}
 	}
 	private, err := manifest.ParsePrivateKey(text, phrase)
-	if errors.Is(err, manifest.ErrPassphrase) {
-		return nil, usage("signing key %s: %w\nhint: set %s", name, err, signingPassphraseVariable)
+	if errors.Is(err, manifest.ErrPassphrase) { // before there is an agent, and on record: the run would have ended without a signature
+		return nil, &runner.RefusedError{
+			Reason: fmt.Sprintf("signing key %s: %v", name, err),
+			Hint:   "set " + signingPassphraseVariable + " to the key's passphrase, or make another key with `agent-sandbox manifest keygen`",
+		}
 	}
 	if err != nil {
 		return nil, usage("signing key %s: %w\nhint: `agent-sandbox manifest keygen` makes one", name, err)
@@ -157,7 +163,7 @@ func (a *app) askSecret(question string) (secret.Value, error) {
 func (a *app) sealer() runner.Sealer {
 	key := a.env(signingKeyVariable)
 	if key == "" {
-		return runner.Sealer{Signer: manifest.Unsigned{Why: "the runner died, and who found the run has no key"}}
+		return runner.Sealer{Signer: manifest.Unsigned{Why: "the runner died, and who found the run has no key; " + nameKey}}
 	}
 	s, err := a.keySigner(key, false)
 	if err != nil {

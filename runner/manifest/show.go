@@ -216,6 +216,9 @@ func evidence(f File) Section {
 	s := Section{Title: "Evidence"}
 	if f.Mode == None {
 		s.row("signature", "NONE: whoever could write the file could change it")
+		if f.Why != "" {
+			s.row("unsigned", "%s", f.Why)
+		}
 	} else {
 		s.row("signature", "%s; not checked here", f.Mode)
 	}

@@ -112,7 +112,7 @@ const GitHubIssuer = "https://token.actions.githubusercontent.com"
 
 // Verify answers every question about a manifest's file, offline.
 func Verify(file []byte, accept Acceptance) Report {
-	v := verification{accept: accept}
+	v := verification{accept: accept, content: file}
 	if v.syntax(file) {
 		v.signature()
 		v.bound()
@@ -123,11 +123,12 @@ func Verify(file []byte, accept Acceptance) Report {
 
 // verification is one under way.
 type verification struct {
-	accept Acceptance
-	opened Opened
-	report Report
-	leaf   *x509.Certificate // of a keyless signature
-	times  []time.Time       // that authorities vouch for
+	accept  Acceptance
+	content []byte // of the manifest's file
+	opened  Opened
+	report  Report
+	leaf    *x509.Certificate // of a keyless signature
+	times   []time.Time       // that authorities vouch for
 }
 
 func (v *verification) say(a Axis, s State, detail string) {

@@ -17,7 +17,13 @@ func (v *verification) signature() {
 	mode := v.opened.Mode()
 	switch {
 	case mode == None:
-		v.say(AxisSignature, Failed, "nobody signed it: whoever owns the file can have changed it")
+		why := ""
+		if v.accept.Files != nil {
+			if why = WhyUnsigned(v.accept.Files, v.content); why != "" {
+				why = "; the run says why: " + why
+			}
+		}
+		v.say(AxisSignature, Failed, "nobody signed it: whoever owns the file can have changed it"+why)
 		v.skip("there is no signature", "there is no signature")
 	case v.accept.Key != nil:
 		v.byKey(mode)
