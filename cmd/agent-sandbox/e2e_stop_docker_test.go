@@ -81,12 +81,12 @@ func marker(name string) string {
 	return fmt.Sprintf("e2e-%s-%d-%d", name, os.Getpid(), time.Now().UnixNano())
 }
 
-// wantGone waits, as long as the promise allows, until nothing of the newest run is left: no object in the engine and
-// no process that has mark as an argument.
+// wantGone waits until nothing of the newest run is left: no object in the engine and no process that has mark as an argument. How soon that
+// is, is for TestRunKilled: of one run a busy machine tells nothing.
 func (u *user) wantGone(mark string) {
 	u.t.Helper()
 	run := string(u.last().ID)
-	eventually(u.t, 5*time.Second, func() (bool, string) {
+	eventually(u.t, goneLimit, func() (bool, string) {
 		left := append(u.leftovers(run), processes(u.t, mark)...)
 		return len(left) == 0, "there is still " + strings.Join(left, ", ")
 	})
