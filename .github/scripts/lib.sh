@@ -80,7 +80,7 @@ engine_answers() {
 }
 
 # docker_cli CMD...: a client of the distribution can be too old for an engine, and a newer one installed by hand
-# too new; take the first that this engine accepts.
+# too new; take the first that this engine accepts. For build see replace.
 docker_cli() {
 	if [ -z "${docker_bin:-}" ]; then
 		local candidate
@@ -92,7 +92,27 @@ docker_cli() {
 		done
 		[ -n "${docker_bin:-}" ] || die "no docker client here gets along with the engine" "install docker-cli"
 	fi
-	"$docker_bin" "$@"
+	if [ "${1:-}" = build ]; then replace "$@"; else "$docker_bin" "$@"; fi
+}
+
+# image_id NAME: nothing if the engine has no such image.
+image_id() { docker_cli image inspect --format '{{.Id}}' "$1" 2>/dev/null || true; }
+
+# remove_replaced ID: an image that has lost its name to a newer one, with the steps that led to it alone. One that has another name, or that
+# something uses, stays.
+remove_replaced() {
+	[ -n "$1" ] && [ "$(docker_cli image inspect --format '{{len .RepoTags}} {{len .RepoDigests}}' "$1" 2>/dev/null)" = "0 0" ] || return 0
+	docker_cli rmi "$1" >/dev/null 2>&1 || true
+}
+
+# replace build ARGUMENT...: the image that had the name of --tag before goes: nobody else would know what it was of.
+replace() {
+	local i old=
+	for ((i = 1; i < $#; i++)); do
+		[ "${!i}" != --tag ] || old=$(image_id "${@:i+1:1}")
+	done
+	"$docker_bin" "$@" || return
+	remove_replaced "$old"
 }
 
 # program PID: what runs there, by the name that it was started with; nothing for a process that is gone, or dead and
