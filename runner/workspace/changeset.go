@@ -187,8 +187,8 @@ func (n *Node) Equal(o *Node) bool {
 	return n.Type == Symlink || n.Mode == o.Mode
 }
 
-// encode writes the canonical form: the JSON of the set, with each change on a line of its own. It goes change by
-// change, so that a large set is not in memory twice.
+// encode writes the canonical form: the JSON of the set, with each change on a line of its own. It goes a batch at
+// a time, so that a large set is not in memory twice.
 func (cs *ChangeSet) encode(w io.Writer) error {
 	head := *cs
 	head.Changes = nil
@@ -198,15 +198,17 @@ func (cs *ChangeSet) encode(w io.Writer) error {
 	}
 	out := bufio.NewWriter(w)
 	out.Write(bytes.TrimSuffix(data, []byte("]}")))
-	for i := range cs.Changes {
-		if data, err = json.Marshal(cs.Changes[i].forJSON()); err != nil {
-			return fmt.Errorf("encode change set: %w", err)
-		}
-		if i > 0 {
+	first := true
+	err = inTurn(slices.Chunk(cs.Changes, encodeBatch), encodeLines, func(l lines) error {
+		if l.err == nil && !first {
 			out.WriteByte(',')
 		}
-		out.WriteByte('\n')
-		out.Write(data)
+		first = false
+		out.Write(l.text)
+		return l.err
+	})
+	if err != nil {
+		return fmt.Errorf("encode change set: %w", err)
 	}
 	out.WriteString("]}\n")
 	return out.Flush()
@@ -214,6 +216,31 @@ func (cs *ChangeSet) encode(w io.Writer) error {
 
 // Write writes the change set as Save does.
 func (cs *ChangeSet) Write(w io.Writer) error { return cs.encode(w) }
+
+// encodeBatch is how many changes are encoded at once.
+const encodeBatch = 256
+
+// lines are changes in the canonical form, with commas between them, or why they have none.
+type lines struct {
+	text []byte
+	err  error
+}
+
+func encodeLines(changes []Change) lines {
+	var text bytes.Buffer
+	for i := range changes {
+		data, err := json.Marshal(changes[i].forJSON())
+		if err != nil {
+			return lines{err: err}
+		}
+		if i > 0 {
+			text.WriteByte(',')
+		}
+		text.WriteByte('\n')
+		text.Write(data)
+	}
+	return lines{text: text.Bytes()}
+}
 
 // Save checks the change set and writes it to dir/changes.json (mode 0600), all or nothing.
 func (cs *ChangeSet) Save(dir string) error {

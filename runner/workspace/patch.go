@@ -66,17 +66,14 @@ func WritePatch(ctx context.Context, w io.Writer, cs *ChangeSet, cfg PatchConfig
 	}
 	p := &patcher{w: w, cfg: cfg, left: cfg.MaxBytes}
 	cs.PatchIncomplete = false
-	for batch := range slices.Chunk(cs.Changes, patchBatch) {
+	return inTurn(slices.Chunk(cs.Changes, patchBatch), p.ahead, func(batch []*prepared) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		incomplete, err := p.batch(batch)
-		if err != nil {
-			return err
-		}
 		cs.PatchIncomplete = cs.PatchIncomplete || incomplete
-	}
-	return nil
+		return err
+	})
 }
 
 // section is one "diff --git" block: both nodes are of the same git type, or one is nil.
@@ -159,6 +156,10 @@ func (p *patcher) load(n *Node, open func() (io.ReadCloser, error)) (side, error
 	if n.Type == Symlink {
 		target := n.Target
 		open = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(target)), nil }
+	}
+	if content := p.cfg.Blobs.inMemory(n.SHA256); n.Type == File && content != nil && int64(len(content)) == n.Size {
+		s := side{id: p.idOf(content), size: n.Size, open: open}
+		return s.shown(content), nil
 	}
 	r, err := open()
 	if err != nil {

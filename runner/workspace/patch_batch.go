@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"runtime"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // patcher writes sections while there is room.
@@ -17,8 +14,8 @@ type patcher struct {
 }
 
 const (
-	patchBatch  = 256      // changes that are prepared at once
-	aheadOfTurn = 64 << 10 // bytes of a file that is read before its turn: a batch of them is 16 MiB
+	patchBatch  = 64       // changes that are prepared at once
+	aheadOfTurn = 64 << 10 // bytes of a file that is read before its turn: a batch of them is 4 MiB
 )
 
 // prepared is a section whose contents are at hand.
@@ -33,12 +30,10 @@ type prepared struct {
 	err  error
 }
 
-// batch writes the sections of some changes, and reports whether one was left out. New files are prepared on all processors; what needs
-// the host's file waits for its turn.
-func (p *patcher) batch(changes []Change) (incomplete bool, err error) {
+// ahead makes the sections of some changes. New files are prepared; what needs the host's file waits for its turn.
+func (p *patcher) ahead(changes []Change) []*prepared {
 	var all []*prepared
-	var ahead errgroup.Group
-	ahead.SetLimit(runtime.GOMAXPROCS(0))
+	var text bytes.Buffer
 	for i := range changes {
 		changes[i].Omitted = ""
 		for _, s := range sections(&changes[i]) {
@@ -48,13 +43,20 @@ func (p *patcher) batch(changes []Change) (incomplete bool, err error) {
 				continue
 			}
 			one.done = true
-			ahead.Go(func() error {
-				p.prepare(one)
-				return nil
-			})
+			p.prepare(one)
+			if one.err != nil || one.omit != "" {
+				continue
+			}
+			start := text.Len()
+			one.err = one.body.write(&text)
+			one.text, one.body = text.Bytes()[start:], body{}
 		}
 	}
-	_ = ahead.Wait()
+	return all
+}
+
+// batch writes the sections of some changes, and reports whether one was left out.
+func (p *patcher) batch(all []*prepared) (incomplete bool, err error) {
 	for _, one := range all {
 		if !one.done {
 			p.prepare(one)
@@ -93,11 +95,6 @@ func (p *patcher) prepare(one *prepared) {
 	}
 	one.body = body{section: s, oldSide: old, newSide: new}
 	one.body.compare()
-	if one.done {
-		var text bytes.Buffer
-		one.err = one.body.write(&text)
-		one.text = text.Bytes()
-	}
 }
 
 // write writes one block, or a comment in its place and the reason.

@@ -52,13 +52,29 @@ func (p *patcher) readSide(n *Node, r io.Reader) (side, error) {
 		return side{}, errors.New("content differs from what was recorded")
 	}
 	s := side{id: hex.EncodeToString(id.Sum(nil)), size: size}
-	if size <= maxTextBytes && bytes.IndexByte(text.Bytes(), 0) < 0 {
-		s.text = text.Bytes()
-		if s.text == nil {
-			s.text = []byte{}
-		}
+	if size <= maxTextBytes {
+		s = s.shown(text.Bytes())
 	}
 	return s, nil
+}
+
+// idOf is git's id of a blob that is at hand.
+func (p *patcher) idOf(content []byte) string {
+	h := newGitHash(p.cfg.SHA256, int64(len(content)))
+	h.Write(content)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// shown is the side with its content, if that can be shown as text.
+func (s side) shown(content []byte) side {
+	if bytes.IndexByte(content, 0) >= 0 {
+		return s
+	}
+	s.text = content
+	if content == nil {
+		s.text = []byte{}
+	}
+	return s
 }
 
 // body is a block with its contents at hand.

@@ -16,7 +16,8 @@ import (
 // stopped, and again by Apply and the commits: what a change set says of itself only ever adds to that.
 type Gate struct {
 	// Protected says which tier a path has and why: the Tier method of policy.Workspace.Protector, which has
-	// the default table and the policy file's own patterns. Required, so that forgetting it is an error.
+	// the default table and the policy file's own patterns. Required, so that forgetting it is an error. It is
+	// called on all processors at once.
 	Protected func(path string) (policy.Tier, string)
 
 	// Project is the host's directory, in whose directories names are looked up that differ from a new one
@@ -40,23 +41,29 @@ func (g Gate) Classify(cs *ChangeSet) error {
 		return fmt.Errorf("classify changes: %w", err)
 	}
 	bare := bareRepos(root, cs)
-	for i := range cs.Changes {
-		c := &cs.Changes[i]
-		v := verdict{tier: c.Tier}
-		if c.Reason != "" {
-			v.reasons = strings.Split(c.Reason, "; ")
+	share(cs.Changes, func(part []Change) {
+		for i := range part {
+			g.classify(&part[i], cs.Base, taken, bare)
 		}
-		g.judge(&v, c, cs.Base)
-		if c.New != nil && taken.collides(c.Path) {
-			v.add(Warn, "another name here differs only by case: one file on macOS and Windows")
-		}
-		if bare.governs(c) {
-			v.add(Reject, "makes its directory a git repository, whose configuration git obeys in there")
-		}
-		c.Tier, c.Reason = v.tier, strings.Join(v.reasons, "; ")
-		c.Git = inGit(c.Path) || (c.From != "" && inGit(c.From))
-	}
+	})
 	return nil
+}
+
+// classify judges one change. What is known of the others is only read.
+func (g Gate) classify(c *Change, base string, taken takenNames, bare bareDirs) {
+	v := verdict{tier: c.Tier}
+	if c.Reason != "" {
+		v.reasons = strings.Split(c.Reason, "; ")
+	}
+	g.judge(&v, c, base)
+	if c.New != nil && taken.collides(c.Path) {
+		v.add(Warn, "another name here differs only by case: one file on macOS and Windows")
+	}
+	if bare.governs(c) {
+		v.add(Reject, "makes its directory a git repository, whose configuration git obeys in there")
+	}
+	c.Tier, c.Reason = v.tier, strings.Join(v.reasons, "; ")
+	c.Git = inGit(c.Path) || (c.From != "" && inGit(c.From))
 }
 
 // verdict collects the reasons of the highest tier found so far.

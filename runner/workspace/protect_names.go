@@ -87,6 +87,9 @@ func inGit(p string) bool {
 // code points ignored (HFS+), trailing dots, spaces and streams cut off, or its short name (NTFS).
 // git refuses the same, see verify_dotfile and is_ntfs_dotgit in its read-cache.c and path.c.
 func isGitName(name string) bool {
+	if isPlain(name) {
+		return name == ".git"
+	}
 	for part := range strings.SplitSeq(name, `\`) {
 		switch f := foldName(part); {
 		case f == ".git":
