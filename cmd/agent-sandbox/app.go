@@ -99,8 +99,11 @@ func (a *app) contextHost() (string, error) {
 	return "", fmt.Errorf("docker's context %q is not there, or names no engine\nhint: `docker context ls` lists them; DOCKER_CONTEXT=default is this machine's own", name)
 }
 
+// maxEngineConfig bounds the files of docker's configuration: one with many registries and helpers has some kilobytes.
+const maxEngineConfig = 1 << 20
+
 func readJSON(name string, v any) error {
-	b, err := os.ReadFile(name)
+	b, err := readLimited(name, maxEngineConfig)
 	if err != nil {
 		return err
 	}

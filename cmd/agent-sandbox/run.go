@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -349,12 +351,20 @@ func writeJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// readLimited reads a file of at most limit bytes and the first one beyond, so that whoever parses it can tell.
+// readLimited reads a file of at most limit bytes and the first one beyond, so that whoever parses it can tell. A pipe is read to its end, as a
+// shell's <(command) is; one that nobody writes to is no file, and is not waited for.
 func readLimited(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit+1)) // an *os.File's error names it
+	b, err := io.ReadAll(io.LimitReader(f, limit+1)) // an *os.File's error names it
+	if err != nil || len(b) > 0 {
+		return b, err
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&fs.ModeNamedPipe == 0 {
+		return b, err
+	}
+	return nil, fmt.Errorf("%s is a pipe, and nobody writes to it\nhint: put a file in its place", displayPath(name))
 }
