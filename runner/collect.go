@@ -111,7 +111,7 @@ func (r *run) keep(ctx context.Context, cs *workspace.ChangeSet, extractErr erro
 	if err := errors.Join(r.nameFiles(root, cs), r.report(ctx, cs, blobs)); err != nil {
 		return errors.Join(extractErr, err)
 	}
-	r.read = true
+	r.reported = true
 	return extractErr
 }
 

@@ -154,23 +154,23 @@ type run struct {
 	refusals *event.Refusals
 	secrets  secrets
 
-	engine  *engine.Engine
-	gateway *egress.Gateway
-	watcher *watcher
-	ids     workspace.IDs
-	image   engine.Image
-	locked  bool // it is the one that the lock names
-	plan    *Plan
-	view    *workspace.View
-	lowered []event.Lowered
-	head    head
-	search  *workspace.Search
-	hidden  bool                  // the view's hidden files have been seen to
-	began   bool                  // an agent may have written into the view
-	saved   bool                  // its changes are on the disk
-	read    bool                  // and all that is said of them
-	dead    bool                  // it died, and another process reads its changes
-	attrs   workspace.XattrReader // in tests: in the place of one that takes root's rights
+	engine   *engine.Engine
+	gateway  *egress.Gateway
+	watcher  *watcher
+	ids      workspace.IDs
+	image    engine.Image
+	locked   bool // it is the one that the lock names
+	plan     *Plan
+	view     *workspace.View
+	lowered  []event.Lowered
+	head     head
+	search   *workspace.Search
+	hidden   bool                  // the view's hidden files have been seen to
+	began    bool                  // an agent may have written into the view
+	saved    bool                  // its changes are on the disk
+	reported bool                  // and all that is said of them
+	dead     bool                  // it died, and another process reads its changes
+	attrs    workspace.XattrReader // in tests: in the place of one that takes root's rights
 
 	paths workspace.Paths // where an engine that is not on this host has our directories; nil: nowhere
 	apart string          // why

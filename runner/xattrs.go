@@ -47,7 +47,7 @@ func (r *run) discardView(ctx context.Context) error {
 	if r.unread() {
 		return r.preserveView()
 	}
-	if !r.dead && (r.read || !r.began) {
+	if !r.dead && (r.reported || !r.began) {
 		if err := r.dropRecovery(); err != nil {
 			return err
 		}

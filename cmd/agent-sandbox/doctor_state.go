@@ -40,7 +40,7 @@ func (w *cleaner) runStates() ([]leftover, error) {
 			})
 		}
 		found = append(found, w.halfApplied(r)...)
-		if unknown(r) {
+		if unreadable(r) {
 			found = append(found, leftover{
 				What: "the changes of run " + string(r.ID), Run: string(r.ID), unread: true,
 				remove: func(context.Context) error {
@@ -98,8 +98,8 @@ func locked(r *runs.Run, f func() error) error {
 	return errors.Join(f(), r.Close())
 }
 
-// unknown tells whether an agent wrote into layers that nobody has read, or can.
-func unknown(r *runs.Run) bool {
+// unreadable tells whether an agent wrote into layers that nobody has read, or can.
+func unreadable(r *runs.Run) bool {
 	s, err := r.Summary()
 	return (err != nil || s.Measured != nil) && exists(r.Path("upper")) && !exists(r.Path(runs.ChangesFile))
 }

@@ -1,11 +1,33 @@
 package actions
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
+
+// TestCheckCheckoutUnusual: a repository's directory can be a link, and a configuration is read within bounds.
+func TestCheckCheckoutUnusual(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "kept", "config")
+	if err := errors.Join(os.Mkdir(filepath.Dir(config), 0o755), os.Symlink("kept", filepath.Join(dir, ".git"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ text, want string }{
+		{"[core]\n", ""},
+		{"[http \"https://github.com/\"]\n\textraheader = AUTHORIZATION: basic c2VjcmV0\n", "a credential in .git/config,"},
+		{strings.Repeat("#\n", maxGitConfig), ".git/config is longer than"},
+	} {
+		if err := os.WriteFile(config, []byte(tt.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckCheckout(dir); (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%.80q: %v, want %q", tt.text, err, tt.want)
+		}
+	}
+}
 
 // TestCheckCheckout: a credential that a checkout stored is found wherever the agent would find it.
 func TestCheckCheckout(t *testing.T) {

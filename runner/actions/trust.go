@@ -150,6 +150,9 @@ func (o objects) read(ctx context.Context, id, kind string) ([]byte, error) {
 // ssh, and nothing secret.
 var storedCredential = regexp.MustCompile(`(?i)extraheader|https?://[^/\s@]+@|://[^/\s@:]*:[^/\s@]+@`)
 
+// maxGitConfig bounds a repository's configuration in bytes; a longer one is refused unread.
+const maxGitConfig = 1 << 20
+
 // CheckCheckout refuses a project in which the configuration of a repository holds a credential, which the agent could read: that of the project,
 // of a submodule, or of another checkout that the workflow has beside.
 func CheckCheckout(project string) error {
@@ -159,18 +162,35 @@ func CheckCheckout(project string) error {
 			return nil // what is closed to us is closed to the agent
 		case err != nil:
 			return fmt.Errorf("look for stored credentials: %w", err)
-		case d.Name() != "config" && d.Name() != "config.worktree" || !slices.Contains(strings.Split(name, "/"), ".git"):
-			return nil
+		case d.Name() == ".git" && d.Type()&fs.ModeSymlink != 0: // it is walked into by no name with .git in it
+			return errors.Join(checkGitConfig(project, name+"/config"), checkGitConfig(project, name+"/config.worktree"))
+		case (d.Name() == "config" || d.Name() == "config.worktree") && slices.Contains(strings.Split(name, "/"), ".git"):
+			return checkGitConfig(project, name)
 		}
-		file := filepath.Join(project, filepath.FromSlash(name))
-		if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
-			return nil //nolint:nilerr // nothing that can be read, to the agent neither
-		}
-		b, err := os.ReadFile(file)
-		if err != nil || !storedCredential.Match(b) {
-			return nil //nolint:nilerr // closed to us
-		}
+		return nil
+	})
+}
+
+// checkGitConfig looks into one file of the project.
+func checkGitConfig(project, name string) error {
+	file := filepath.Join(project, filepath.FromSlash(name))
+	if info, err := os.Stat(file); err != nil || !info.Mode().IsRegular() {
+		return nil //nolint:nilerr // nothing that can be read, to the agent neither
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil //nolint:nilerr // closed to us
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxGitConfig+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for stored credentials: %w", err)
+	case len(b) > maxGitConfig:
+		return fmt.Errorf("%s is longer than %d bytes, so nobody knows whether a checkout left a credential in it", name, maxGitConfig)
+	case storedCredential.Match(b):
 		return fmt.Errorf("a checkout left a credential in %s, which the agent would see\n"+
 			"hint: add `persist-credentials: false` under `with:` of each actions/checkout", name)
-	})
+	}
+	return nil
 }

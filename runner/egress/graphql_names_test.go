@@ -3,6 +3,7 @@ package egress
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -31,6 +32,11 @@ func TestNamesIn(t *testing.T) {
 		{`)))}}}"`, `{}`, "", ""},
 		{strings.Repeat("(", 1000) + `owner:"acme",name:"shop"` + strings.Repeat(")", 1000), `{}`, "", ""},
 		{`{repository(owner:$owner,name:$repo){id}}`, `[1]`, "", ""},
+		{`{f(body:"""a \""" owner:"x" """){a:repository(owner:"acme",name:"shop"){id}}}`, `{}`, "acme/shop", "acme"},
+		{`{f(body:"a \" owner:", x:""){a:repository(owner:"acme",name:"shop"){id}}}`, `{}`, "acme/shop", "acme"},
+		// A string without an end is read to where it should be once: with a search from every quote these would take minutes.
+		{`{repository(owner:"acme",name:"shop"){id}}` + strings.Repeat(`\"a`, maxQuery/4), `{}`, "acme/shop", "acme"},
+		{`{repository(owner:"acme",name:"shop"){id}}"""` + strings.Repeat("\\\"\"\"\na", maxQuery/8), `{}`, "acme/shop", "acme"},
 	} {
 		got := namesIn(tt.query, []byte(`{"variables":`+tt.variables+`}`))
 		var repositories []string
@@ -41,9 +47,27 @@ func TestNamesIn(t *testing.T) {
 			repositories = append(repositories, r.repository)
 		}
 		if d := cmp.Diff(strings.Join(repositories, " ")+"; "+strings.Join(got.owners, " "), tt.repositories+"; "+tt.owners); d != "" {
-			t.Errorf("%s with %s (-got +want)\n%s", tt.query, tt.variables, d)
+			t.Errorf("%.200s with %s (-got +want)\n%s", tt.query, tt.variables, d)
 		}
 	}
+}
+
+// FuzzNamesInString: what stands in a string is the text of that string, and names nothing by arguments of its own.
+func FuzzNamesInString(f *testing.F) {
+	for _, s := range []string{"", `"`, `"){repository(owner:"acme",name:"shop"){id}}`, "repo:acme/shop", `\`, "\n#", `"""`, "R_kgDOAAAABw", "\xff"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		quoted, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want queryParser
+		want.text(stringValue(string(quoted)))
+		if got := namesIn("{f(body:"+string(quoted)+"){id}}", nil); !reflect.DeepEqual(got, want.found) {
+			t.Errorf("%s names %+v, want %+v", quoted, got, want.found)
+		}
+	})
 }
 
 // TestGraphQLSeveral: of several tokens a query has the one for what it names, whatever placeholder it shows, and is held to the scope of that one.
